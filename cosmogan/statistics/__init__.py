@@ -1,0 +1,1 @@
+"""Summary statistics of slices, one file each: pure functions of tensors."""

@@ -1,0 +1,1 @@
+"""Compare two slice files and report; never imports the model."""

@@ -1,0 +1,1 @@
+"""Everything before the slice file: N-body runs, snapshots, slabs."""

@@ -1,0 +1,1 @@
+"""Snapshot formats, one file each."""
