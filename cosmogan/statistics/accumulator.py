@@ -1,0 +1,255 @@
+"""Sums of a statistic over slices, by realisation: mean, covariance, bootstrap and halves in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+import torch.distributed
+
+# Every way to halve up to ten realisations is counted out (126 for nine or ten); beyond that as many are drawn.
+_MAX_SPLITS = 126
+# Above this number of realisations the products are summed over all: 127 bins take 129 kB per realisation.
+_MAX_PRODUCTS = 256
+
+
+class Accumulator:
+    """Float64 sums, products and counts of one statistic, per realisation.
+
+    Independent slices come from independent simulations only: slabs of one box share its large-scale structure, and the
+    offset of a box is nearly the same at all wave numbers. Errors are therefore taken between realisations.
+
+    Parameters
+    ----------
+    n_bins
+        Length of the statistic's vector.
+
+    Raises
+    ------
+    ValueError
+        If ``n_bins`` is not positive.
+    """
+
+    def __init__(self, n_bins: int) -> None:
+        if n_bins < 1:
+            raise ValueError(f"n_bins: expected at least 1, got {n_bins}")
+        self.n_bins = n_bins
+        self._sums: dict[int, np.ndarray] = {}
+        # Under None: the sum over all realisations, once there are too many of them.
+        self._products: dict[int | None, np.ndarray] = {}
+        self._counts: dict[int, int] = {}
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices added so far."""
+        return sum(self._counts.values())
+
+    @property
+    def realisations(self) -> np.ndarray:
+        """Labels of the realisations seen, sorted, shape ``(n_realisations,)``."""
+        return np.array(sorted(self._counts), dtype=np.int64)
+
+    @property
+    def n_realisations(self) -> int:
+        """Number of realisations seen."""
+        return len(self._counts)
+
+    def update(self, values: torch.Tensor | np.ndarray, realisation: torch.Tensor | np.ndarray | int) -> None:
+        """Add slices.
+
+        Parameters
+        ----------
+        values
+            The statistic of each slice, shape ``(n_slices, n_bins)``, on any device.
+        realisation
+            Label of each slice, shape ``(n_slices,)``, or one for all.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit.
+        """
+        values = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        values = values.astype(np.float64, copy=False)
+        if values.ndim != 2 or values.shape[1] != self.n_bins:
+            raise ValueError(f"values: expected shape (n_slices, {self.n_bins}), got {values.shape}")
+        labels = np.asarray(realisation.cpu() if isinstance(realisation, torch.Tensor) else realisation)
+        labels = np.broadcast_to(labels, (len(values),))
+        for label in np.unique(labels):
+            chosen = values[labels == label]
+            key = int(label)
+            self._sums[key] = self._sums.get(key, 0.0) + chosen.sum(0)
+            self._counts[key] = self._counts.get(key, 0) + len(chosen)
+            self._add_products(key, chosen.T @ chosen)
+
+    def _add_products(self, label: int | None, products: np.ndarray) -> None:
+        if None in self._products:
+            label = None
+        self._products[label] = self._products.get(label, 0.0) + products
+        if len(self._products) > _MAX_PRODUCTS:
+            self._products = {None: np.sum(list(self._products.values()), axis=0)}
+
+    def merge(self, other: Accumulator) -> None:
+        """Add what another accumulator holds, such as one shard of a file.
+
+        Raises
+        ------
+        ValueError
+            If the other one has another number of bins.
+        """
+        if other.n_bins != self.n_bins:
+            raise ValueError(f"other: expected {self.n_bins} bins, got {other.n_bins}")
+        for label, count in other._counts.items():
+            self._sums[label] = self._sums.get(label, 0.0) + other._sums[label]
+            self._counts[label] = self._counts.get(label, 0) + count
+        for product_label, products in other._products.items():
+            self._add_products(product_label, products)
+
+    def all_reduce(self, device: torch.device | str = "cpu") -> None:
+        """Replace the sums by those over all processes; does nothing where torch.distributed is not in use.
+
+        Parameters
+        ----------
+        device
+            Where the collective runs: ``"cpu"`` for gloo, the process's GPU for NCCL.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        n_processes = torch.distributed.get_world_size()
+        held: list[tuple[list[int], list[int | None]]] = [([], [])] * n_processes
+        torch.distributed.all_gather_object(held, (list(self._counts), list(self._products)))
+        labels = sorted(set().union(*(counts for counts, _ in held)))
+        product_labels = [label for label in (*labels, None) if any(label in products for _, products in held)]
+        nothing = np.zeros(self.n_bins), np.zeros((self.n_bins, self.n_bins))
+        flat = [np.append(self._sums.get(label, nothing[0]), self._counts.get(label, 0)) for label in labels]
+        flat += [np.ravel(self._products.get(label, nothing[1])) for label in product_labels]
+        total = torch.from_numpy(np.concatenate([*flat, np.zeros(0)])).to(device)
+        torch.distributed.all_reduce(total, op=torch.distributed.ReduceOp.SUM)
+        reduced = total.cpu().numpy()
+        split = len(labels) * (self.n_bins + 1)
+        rows = reduced[:split].reshape(len(labels), self.n_bins + 1)
+        blocks = reduced[split:].reshape(len(product_labels), self.n_bins, self.n_bins)
+        self._sums = {label: row[:-1].copy() for label, row in zip(labels, rows, strict=True)}
+        self._counts = {label: round(row[-1]) for label, row in zip(labels, rows, strict=True)}
+        self._products = {}
+        # The common sum first, so that the others join it.
+        for label, block in reversed(list(zip(product_labels, blocks, strict=True))):
+            self._add_products(label, block)
+
+    def _stacked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return sums ``(n_realisations, n_bins)`` and counts ``(n_realisations,)``, by label."""
+        if not self._counts:
+            raise ValueError("the accumulator is empty; call update first")
+        labels = sorted(self._counts)
+        return np.stack([self._sums[label] for label in labels]), np.array([self._counts[i] for i in labels], float)
+
+    def mean(self) -> np.ndarray:
+        """Return the mean over all slices, shape ``(n_bins,)``.
+
+        Raises
+        ------
+        ValueError
+            If there are no slices, as in all methods below.
+        """
+        sums, counts = self._stacked()
+        return sums.sum(0) / counts.sum()
+
+    def realisation_means(self) -> np.ndarray:
+        """Return the mean of each realisation, shape ``(n_realisations, n_bins)``, by label."""
+        sums, counts = self._stacked()
+        return sums / counts[:, None]
+
+    def covariance(self) -> np.ndarray:
+        """Return the covariance between bins over all slices, shape ``(n_bins, n_bins)``; NaN with a single slice."""
+        n_slices, mean = self.n_slices, self.mean()
+        if n_slices < 2:
+            return np.full((self.n_bins, self.n_bins), np.nan)
+        products = np.sum(list(self._products.values()), axis=0)
+        return (products - n_slices * np.outer(mean, mean)) / (n_slices - 1)
+
+    def scatter(self) -> np.ndarray:
+        """Return the standard deviation of single slices, shape ``(n_bins,)``; NaN with a single slice."""
+        return np.sqrt(np.maximum(np.diag(self.covariance()), 0))
+
+    def bootstrap_means(self, n_samples: int, *, seed: int) -> np.ndarray:
+        """Return means of realisations drawn with replacement, shape ``(n_samples, n_bins)``.
+
+        With R realisations these scatter too little by ``sqrt((R - 1) / R)``; `error_of_mean` puts that right.
+
+        Parameters
+        ----------
+        n_samples
+            Number of draws.
+        seed
+            Of the draws.
+        """
+        sums, counts = self._stacked()
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_samples).astype(np.float64)
+        return (drawn @ sums) / (drawn @ counts)[:, None]
+
+    def error_of_mean(self, n_samples: int, *, seed: int) -> np.ndarray:
+        """Return one standard deviation of the mean, shape ``(n_bins,)``, from a bootstrap over realisations.
+
+        NaN with fewer than two realisations: see `error_of_mean_slices` for what is known then. With two or three the
+        error is itself uncertain by half.
+
+        Parameters
+        ----------
+        n_samples, seed
+            As for `bootstrap_means`.
+        """
+        if self.n_realisations < 2 or n_samples < 2:
+            return np.full(self.n_bins, np.nan)
+        deviation = self.bootstrap_means(n_samples, seed=seed) - self.mean()
+        few = math.sqrt(self.n_realisations / (self.n_realisations - 1))
+        return np.sqrt(np.mean(deviation**2, axis=0)) * few
+
+    def error_of_mean_slices(self) -> np.ndarray:
+        """Return one standard deviation of the mean if all slices were independent, shape ``(n_bins,)``.
+
+        True for the output of a generator; for slabs of one box it is too small by a factor of several.
+        """
+        return self.scatter() / math.sqrt(self.n_slices)
+
+    def halves(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Split the realisations into two disjoint halves in many ways.
+
+        With R realisations one half has ``R // 2`` of them. All different splits are made up to 126 (R <= 10, or 9),
+        beyond that 126 are drawn.
+
+        Parameters
+        ----------
+        seed
+            Of the draws where not all splits are made.
+
+        Returns
+        -------
+            Means of the first and of the second halves, each of shape ``(n_splits, n_bins)``; with fewer than two
+            realisations ``n_splits`` is 0.
+        """
+        sums, counts = self._stacked()
+        chosen = _half_splits(len(counts), seed)
+        first, second = chosen @ sums, (1 - chosen) @ sums
+        return first / (chosen @ counts)[:, None], second / ((1 - chosen) @ counts)[:, None]
+
+
+def _half_splits(n: int, seed: int) -> np.ndarray:
+    """Return rows of 0 and 1 that mark the first half, shape ``(n_splits, n)``, float64."""
+    size = n // 2
+    if size == 0:
+        return np.zeros((0, n))
+    # With equal halves, a split and its complement are one: the first realisation stays in the first half.
+    even = n == 2 * size
+    n_splits = math.comb(n, size) // (2 if even else 1)
+    if n_splits <= _MAX_SPLITS:
+        picks = [pick for pick in itertools.combinations(range(n), size) if not even or pick[0] == 0]
+    else:
+        rng = np.random.default_rng(seed)
+        picks = [tuple(rng.permutation(n)[:size]) for _ in range(_MAX_SPLITS)]
+    rows = np.zeros((len(picks), n))
+    for row, pick in zip(rows, picks, strict=True):
+        row[list(pick)] = 1
+    return rows
