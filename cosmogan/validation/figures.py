@@ -1,0 +1,171 @@
+"""Figures of a comparison: each statistic above its ratio, and slices side by side."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
+
+from cosmogan.validation.comparison import Comparison, StatisticComparison
+from cosmogan.validation.wording import box_title, short_box
+
+# Two colours that stay apart for colour-blind readers and in grey (Okabe & Ito).
+_SIMULATION = "#0b3c5d"
+_MOCKS = "#d55e00"
+_STYLE = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "savefig.dpi": 200,
+}
+# The ratio panel shows at least and at most this much.
+_RATIO_LEAST, _RATIO_MOST = 0.12, 1.05
+
+
+def axis_label(label: str, units: str) -> str:
+    r"""Return a label for matplotlib with its units, such as ``$P(k)$ [$(\mathrm{Mpc}/h)^2$]``."""
+    if not units:
+        return label
+    typeset = {"h/Mpc": r"$h\,\mathrm{Mpc}^{-1}$", "(Mpc/h)^2": r"$(\mathrm{Mpc}/h)^2$"}.get(units, units)
+    return f"{label} [{typeset}]"
+
+
+def draw_statistic(comparison: Comparison, entry: StatisticComparison) -> bytes:
+    """Draw mocks and reference with bands of one standard deviation, and below their relative difference.
+
+    Returns
+    -------
+        A PNG image.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 4.9), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
+        _draw_means(top, comparison, entry)
+        _draw_ratio(bottom, entry)
+        top.set_title(f"{box_title(comparison)}, z = {comparison.metadata.redshift:g}")
+        return _png(figure)
+
+
+def draw_slices(comparison: Comparison) -> bytes:
+    """Draw slices of the reference above slices of the mocks in one logarithmic colour scale.
+
+    Returns
+    -------
+        A PNG image.
+    """
+    rows = (("simulation", comparison.reference_shown), ("mocks", comparison.mocks_shown))
+    positive = comparison.reference_shown[comparison.reference_shown > 0]
+    low, high = np.percentile(positive, [1, 99.9]) if positive.size else (0.1, 1.0)
+    # At most four decades, so that voids and filaments keep their contrast; a range of zero width has no scale.
+    low = max(low, high * 1e-4)
+    norm = LogNorm(low, high if high > low else 2 * low)
+    n_columns = max(len(images) for _, images in rows)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(1.9 * n_columns + 0.9, 4.1), layout="constrained")
+        axes = figure.subplots(2, n_columns, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        image = None
+        for row, (label, images) in zip(axes, rows, strict=True):
+            for axis, density in zip(row, images, strict=False):
+                axis.set_axis_on()
+                axis.set(xticks=[], yticks=[])
+                # Empty pixels are below any logarithmic scale: drawn in its lowest colour.
+                image = axis.imshow(np.maximum(density, low), norm=norm, cmap="magma", interpolation="nearest")
+            row[0].set_ylabel(label)
+        if image is not None:
+            figure.colorbar(image, ax=axes, label=r"$1 + \delta$", shrink=0.9, pad=0.01, extend="both")
+        figure.suptitle(f"{box_title(comparison)}: each panel {short_box(comparison)} wide", fontsize=9.5)
+        return _png(figure)
+
+
+def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) -> None:
+    statistic = entry.statistic
+    for name, file, mean, error, colour, dashes in (
+        ("simulation", comparison.reference, entry.reference, entry.reference_error, _SIMULATION, "-"),
+        ("mocks", comparison.mocks, entry.mocks, entry.mocks_error, _MOCKS, "--"),
+    ):
+        drawn = np.isfinite(entry.x) & np.isfinite(mean) & ((mean > 0) | (not statistic.log_y))
+        x, y, half_width = entry.x[drawn], mean[drawn], np.nan_to_num(error[drawn])
+        low = np.maximum(y - half_width, 0.02 * y) if statistic.log_y else y - half_width
+        axes.fill_between(x, low, y + half_width, color=colour, alpha=0.22, linewidth=0)
+        axes.plot(x, y, dashes, color=colour, linewidth=1.4, label=f"{name}, {file.n_slices:,} slices")
+    if statistic.log_x:
+        axes.set_xscale("log")
+    if statistic.log_y:
+        axes.set_yscale("log")
+    axes.set_ylabel(axis_label(statistic.y_label, statistic.y_units))
+    axes.legend(loc="best")
+    h = comparison.metadata.cosmology.h
+    if statistic.x_units == "h/Mpc" and h is not None:
+        axes.tick_params(axis="x", which="both", top=False)
+
+        def to_inverse_mpc(k: ArrayLike) -> np.ndarray:
+            return np.asarray(k) * h
+
+        def from_inverse_mpc(k: ArrayLike) -> np.ndarray:
+            return np.asarray(k) / h
+
+        second = axes.secondary_xaxis("top", functions=(to_inverse_mpc, from_inverse_mpc))
+        second.set_xlabel(rf"{statistic.x_label} [$\mathrm{{Mpc}}^{{-1}}$]")
+
+
+def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:
+    statistic = entry.statistic
+    drawn = np.isfinite(entry.x) & np.isfinite(entry.ratio)
+    if statistic.log_x:
+        drawn &= entry.x > 0
+    x, ratio = entry.x[drawn], entry.ratio[drawn]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mock_error = np.nan_to_num(entry.mocks_error / entry.reference)[drawn]
+        reference_error = np.nan_to_num(entry.reference_error / entry.reference)[drawn]
+    floor = np.zeros(len(x)) if entry.floor is None else np.nan_to_num(entry.floor[drawn])
+    if entry.floor is not None:
+        axes.fill_between(x, -floor, floor, color="0.86", linewidth=0, label="simulation against itself (halves)")
+    axes.fill_between(x, -reference_error, reference_error, color=_SIMULATION, alpha=0.3, linewidth=0)
+    axes.fill_between(x, ratio - mock_error, ratio + mock_error, color=_MOCKS, alpha=0.22, linewidth=0)
+    axes.plot(x, ratio, "--", color=_MOCKS, linewidth=1.4)
+    axes.axhline(0, color=_SIMULATION, linewidth=0.8)
+    judged = entry.judged[drawn]
+    if judged.any():
+        seen = np.abs(np.concatenate([ratio[judged], floor[judged], ratio[judged] + mock_error[judged]]))
+        limit = float(np.clip(1.15 * np.percentile(seen, 98), _RATIO_LEAST, _RATIO_MOST))
+        axes.set_ylim(-limit, limit)
+        # Beyond the judged bins nothing is claimed.
+        for edge in _outer_edges(entry):
+            axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":")
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_ylabel("mocks / simulation − 1")
+    axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
+    if entry.floor is not None:
+        axes.legend(loc="best")
+
+
+def _outer_edges(entry: StatisticComparison) -> list[float]:
+    """Return the ends of the judged range that lie inside the drawn one."""
+    inside = np.flatnonzero(entry.judged)
+    placed = np.flatnonzero(np.isfinite(entry.x) & np.isfinite(entry.reference))
+    edges = []
+    if inside[0] > placed[0]:
+        edges.append(float(entry.edges[inside[0]]))
+    if inside[-1] < placed[-1]:
+        edges.append(float(entry.edges[inside[-1] + 1]))
+    return edges
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
