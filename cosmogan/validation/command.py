@@ -32,7 +32,7 @@ def validate(
         A statistic passes when the median absolute relative difference is at most this, or at most the difference
         between two halves of the simulation.
     strict
-        Exit with code 1 if a statistic does not pass.
+        Exit with code 1 unless every statistic passes.
     overwrite
         Replace an earlier report.
     device
@@ -40,7 +40,7 @@ def validate(
 
     Returns
     -------
-        The exit code: 0, or 1 under ``strict`` if a statistic fails.
+        The exit code: 0, or 1 under ``strict`` if a statistic does not pass.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -227,24 +227,30 @@ class Verdict:
 
     Parameters
     ----------
-    passed
-        True only if the median is a number and at most ``allowed``.
+    outcome
+        ``"pass"``, ``"fail"``, or ``"unknown"``.
     allowed
         The larger of the threshold and of the simulation-against-simulation floor.
     text
         The same in words.
     """
 
-    passed: bool
+    outcome: Literal["pass", "fail", "unknown"]
     allowed: float
     text: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outcome is a pass; unknown is none."""
+        return self.outcome == "pass"
 
 
 def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
     """Pass a statistic if the median absolute relative difference is at most the threshold or the floor.
 
     Nobody can ask mocks to be nearer to the simulation than the simulation is to itself, hence the floor: the median of
-    the same difference between halves of the reference. Without bins to judge, or without finite numbers, it fails.
+    the same difference between halves of the reference. Without finite numbers to judge it fails. Above the threshold
+    with a reference of one realisation, which has no floor, it is unknown.
 
     Parameters
     ----------
@@ -253,14 +259,15 @@ def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
     threshold
         Relative difference always allowed.
     """
-    floor = math.nan if entry.floor_summary is None else entry.floor_summary.median
-    # max(threshold, nan) is threshold.
-    allowed = max(threshold, floor)
+    floor = None if entry.floor_summary is None else entry.floor_summary.median
+    allowed = threshold if floor is None or not floor > threshold else floor
     median = entry.summary.median
     if not math.isfinite(median):
-        return Verdict(passed=False, allowed=allowed, text="fail: no bins to judge")
-    passed = median <= allowed
-    reason = "threshold" if allowed == threshold else "simulation's own difference"
-    relation = "<=" if passed else ">"
-    word = "pass" if passed else "fail"
-    return Verdict(passed=passed, allowed=allowed, text=f"{word}: {median:.1%} {relation} {allowed:.1%} ({reason})")
+        return Verdict(outcome="fail", allowed=allowed, text="fail: no bins to judge")
+    if median <= allowed:
+        reason = "threshold" if allowed == threshold else "simulation's own"
+        return Verdict(outcome="pass", allowed=allowed, text=f"pass: {median:.1%} <= {allowed:.1%} ({reason})")
+    if floor is None:
+        text = f"unknown: {median:.1%} > {allowed:.1%}, and one realisation has no floor"
+        return Verdict(outcome="unknown", allowed=allowed, text=text)
+    return Verdict(outcome="fail", allowed=allowed, text=f"fail: {median:.1%} > {allowed:.1%}")

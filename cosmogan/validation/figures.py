@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,8 @@ from cosmogan.validation.wording import box_title, short_box
 # Two colours that stay apart for colour-blind readers and in grey (Okabe & Ito).
 _SIMULATION = "#0b3c5d"
 _MOCKS = "#d55e00"
-_STYLE = {
+# Not dict[str, object]: matplotlib's stubs list every key.
+_STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.linewidth": 0.7,
@@ -30,8 +32,8 @@ _STYLE = {
     "ytick.right": True,
     "savefig.dpi": 200,
 }
-# The ratio panel shows at least and at most this much.
-_RATIO_LEAST, _RATIO_MOST = 0.12, 1.05
+# The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
+_RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.35, 1.05
 
 
 def axis_label(label: str, units: str) -> str:
@@ -50,8 +52,8 @@ def draw_statistic(comparison: Comparison, entry: StatisticComparison) -> bytes:
         A PNG image.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 4.9), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
+        figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.9, 1])
         _draw_means(top, comparison, entry)
         _draw_ratio(bottom, entry)
         top.set_title(f"{box_title(comparison)}, z = {comparison.metadata.redshift:g}")
@@ -106,6 +108,11 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
         axes.set_xscale("log")
     if statistic.log_y:
         axes.set_yscale("log")
+        # Bands reach far down where a mean is of the size of its error; the means decide what is shown.
+        shown = np.concatenate([entry.reference, entry.mocks])
+        shown = shown[np.isfinite(shown) & (shown > 0) & np.isfinite(np.tile(entry.x, 2))]
+        if len(shown):
+            axes.set_ylim(0.4 * shown.min(), 2.5 * shown.max())
     axes.set_ylabel(axis_label(statistic.y_label, statistic.y_units))
     axes.legend(loc="best")
     h = comparison.metadata.cosmology.h
@@ -140,14 +147,15 @@ def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:
     axes.axhline(0, color=_SIMULATION, linewidth=0.8)
     judged = entry.judged[drawn]
     if judged.any():
-        seen = np.abs(np.concatenate([ratio[judged], floor[judged], ratio[judged] + mock_error[judged]]))
-        limit = float(np.clip(1.15 * np.percentile(seen, 98), _RATIO_LEAST, _RATIO_MOST))
+        seen = np.abs(np.concatenate([ratio[judged], floor[judged]]))
+        bulk = max(_RATIO_WHOLE, 1.15 * float(np.percentile(seen, 95)))
+        limit = float(np.clip(1.15 * seen.max(), _RATIO_LEAST, min(bulk, _RATIO_MOST)))
         axes.set_ylim(-limit, limit)
         # Beyond the judged bins nothing is claimed.
         for edge in _outer_edges(entry):
             axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.set_ylabel("mocks / simulation − 1")
+    axes.set_ylabel("mocks / sim. − 1")
     axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
     if entry.floor is not None:
         axes.legend(loc="best")

@@ -74,7 +74,7 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
                 f'<tr><td class="text">{escape(box_title(comparison))}</td>'
                 f'<td class="text">{escape(entry.statistic.title)}</td>'
                 + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-                + f'<td class="text {"pass" if verdict.passed else "fail"}">{escape(verdict.text)}</td></tr>'
+                + f'<td class="text {verdict.outcome}">{escape(verdict.text)}</td></tr>'
             )
             for name, value in s.distances.items():
                 itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
