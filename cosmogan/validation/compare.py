@@ -163,9 +163,12 @@ def _relative(difference: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _error(accumulator: Accumulator, n_bootstrap: int, seed: int) -> tuple[np.ndarray, str]:
-    if accumulator.n_realisations > 1:
-        return accumulator.error_of_mean(n_bootstrap, seed=seed), "realisations"
-    return accumulator.error_of_mean_slices(), "slices"
+    slices = accumulator.error_of_mean_slices()
+    if accumulator.n_realisations == 1:
+        return slices, "slices"
+    # Two realisations that agree in a bin by chance must not claim to know it exactly: slabs of one box resemble each
+    # other, so the error of independent slices is a lower limit.
+    return np.fmax(accumulator.error_of_mean(n_bootstrap, seed=seed), slices), "realisations"
 
 
 def _as_density(metadata: SliceMetadata) -> SliceMetadata:

@@ -95,7 +95,8 @@ class StatisticComparison:
     mocks_error, reference_error
         Errors of the means.
     mocks_error_from, reference_error_from
-        ``"realisations"`` (bootstrap) or ``"slices"`` (taken as independent; too small for slabs of one simulation).
+        ``"realisations"`` (bootstrap, at least the error of independent slices) or ``"slices"`` (taken as independent:
+        right for a generator, too small for slabs of one simulation).
     ratio
         ``mocks / reference - 1``.
     sigmas

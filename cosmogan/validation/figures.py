@@ -75,7 +75,7 @@ def draw_slices(comparison: Comparison) -> bytes:
     norm = LogNorm(low, high if high > low else 2 * low)
     n_columns = max(len(images) for _, images in rows)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(1.9 * n_columns + 0.9, 4.1), layout="constrained")
+        figure = Figure(figsize=(1.4 * n_columns + 0.8, 3.15), layout="constrained")
         axes = figure.subplots(2, n_columns, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()

@@ -71,7 +71,7 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
                 "-" if floor is None else percent(floor.maximum),
             ]
             rows.append(
-                f'<tr><td class="text">{escape(box_title(comparison))}</td>'
+                f'<tr><td class="text box">{escape(box_title(comparison))}</td>'
                 f'<td class="text">{escape(entry.statistic.title)}</td>'
                 + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
                 + f'<td class="text {verdict.outcome}">{escape(verdict.text)}</td></tr>'
