@@ -1,4 +1,4 @@
-"""Linear theory: the matter power spectrum from CAMB, growth factors and the Gaussian field a simulation starts from."""
+"""Linear theory: the power spectrum from CAMB, growth factors, and the Gaussian field a simulation starts from."""
 
 from __future__ import annotations
 
@@ -70,11 +70,12 @@ def compute_growth(cosmology: Cosmology, a_max: float = 1.0) -> Growth:
     q = _A_START**3 * expansion(_A_START, cosmology)
     start = [_A_START, q, -3 / 7 * _A_START**2, -6 / 7 * _A_START * q]
     span = (np.log(_A_START), np.log(max(a_max, 1.0)) + 1e-9)
-    solution = solve_ivp(derivative, span, start, method="DOP853", rtol=1e-9, atol=1e-18, dense_output=True)
-    today = solution.sol(0.0)[0]
+    solution = solve_ivp(derivative, span, start, method="DOP853", rtol=1e-9, atol=1e-18, dense_output=True).sol
+    assert solution is not None
+    today = solution(0.0)[0]
     return Growth(
-        first=lambda a: float(solution.sol(np.log(a))[0] / today),
-        second=lambda a: float(solution.sol(np.log(a))[2] / today**2),
+        first=lambda a: float(solution(np.log(a))[0] / today),
+        second=lambda a: float(solution(np.log(a))[2] / today**2),
     )
 
 

@@ -1,0 +1,201 @@
+"""What every snapshot format offers: a header in Mpc/h and positions in a stream."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cosmogan.errors import UserError
+from cosmogan.units import Cosmology, parse_length
+
+# Particles read at a time: 24 MB of float64 positions.
+CHUNK = 2**20
+# Positions may leave the box by rounding: float32 resolves 6e-8 of the box, codes that add a drift lose a digit or two.
+ROUNDING = 1e-5
+# Boxes are 5 Mpc/h to 10 Gpc/h in practice. A BoxSize without a unit is taken for Mpc/h below the first number, for
+# kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
+_LARGEST_MPC = 4000.0
+_SMALLEST_KPC = 15000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotHeader:
+    """What a snapshot says about itself.
+
+    Parameters
+    ----------
+    box_size
+        Side of the periodic box, comoving Mpc/h.
+    redshift
+        Redshift of the particles.
+    n_particles
+        Number of dark matter particles in all files of the snapshot.
+    cosmology
+        As far as the file says.
+    seed
+        Of the initial conditions, where the file says; labels the realisation.
+    length_unit
+        The file's unit of length in Mpc/h.
+    unit_source
+        Where the unit comes from, for people.
+    """
+
+    box_size: float
+    redshift: float
+    n_particles: int
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    seed: int | None = None
+    length_unit: float = 1.0
+    unit_source: str = "stated in the file"
+
+
+class AbstractSnapshot(ABC):
+    """A snapshot opened for reading.
+
+    Parameters
+    ----------
+    path
+        The file, or one of its files.
+    length_unit
+        The file's unit of length, such as ``"kpc/h"``; None to take it from the file.
+    box_size
+        Side of the box with its unit, for files that do not say; None to take it from the file.
+    """
+
+    path: Path
+    header: SnapshotHeader
+
+    @abstractmethod
+    def _read_positions(self, chunk: int) -> Iterator[tuple[Path, np.ndarray]]:
+        """Yield ``(file, positions)`` with positions of shape ``(n, 3)`` in the file's unit of length."""
+
+    def positions(self, chunk: int = CHUNK) -> Iterator[np.ndarray]:
+        """Stream the positions of all particles.
+
+        Parameters
+        ----------
+        chunk
+            Particles at a time.
+
+        Yields
+        ------
+            Shape ``(n, 3)``, comoving Mpc/h, within ``[0, box_size]`` up to rounding.
+
+        Raises
+        ------
+        UserError
+            If a file is damaged, a position is not finite or lies outside the box, or particles are missing.
+        """
+        box, n_seen = self.header.box_size, 0
+        for path, block in self._read_positions(chunk):
+            positions = block if self.header.length_unit == 1 else block * block.dtype.type(self.header.length_unit)
+            low, high = float(positions.min(initial=math.inf)), float(positions.max(initial=-math.inf))
+            # NaN compares false with everything, so this catches it too.
+            if len(positions) and not (-ROUNDING * box <= low and high <= (1 + ROUNDING) * box):
+                if not np.isfinite(positions).all():
+                    n_bad = int((~np.isfinite(positions)).any(axis=1).sum())
+                    raise UserError(
+                        f"{path}: positions of {n_bad} particles are NaN or infinite (among particles "
+                        f"{n_seen}-{n_seen + len(positions) - 1}); the file is damaged, copy or write it again"
+                    )
+                raise UserError(
+                    f"{path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
+                    f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); "
+                    "say the unit with --length_unit, such as kpc/h, or the box with --box_size"
+                )
+            n_seen += len(positions)
+            yield positions
+        if n_seen != self.header.n_particles:
+            raise UserError(
+                f"{self.path}: the header announces {self.header.n_particles} particles and the files hold {n_seen}; "
+                "a part of the snapshot is missing"
+            )
+
+
+def resolve_lengths(
+    path: Path,
+    box_in_file: float,
+    *,
+    length_unit: str | None,
+    box_size: str | None,
+    h: float | None,
+    stated: float | None,
+) -> tuple[float, float, str]:
+    """Decide the unit of length and the side of the box.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    box_in_file
+        BoxSize in the file's unit; 0 where missing.
+    length_unit, box_size
+        What the user says, or None.
+    h
+        Hubble constant, for lengths without ``/h``.
+    stated
+        The file's own statement of its unit in Mpc/h, or None.
+
+    Returns
+    -------
+        The unit in Mpc/h, the box in Mpc/h, and where the unit comes from.
+
+    Raises
+    ------
+    UserError
+        If either stays unknown or they contradict each other.
+    """
+    if not math.isfinite(box_in_file) or box_in_file < 0:
+        raise UserError(f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'")
+    asked_box = None if box_size is None else parse_length(box_size, h)
+    if length_unit is not None:
+        # "kpc/h" is as good as "1 kpc/h".
+        text = length_unit if any(c.isdigit() for c in length_unit) else f"1 {length_unit}"
+        unit, source = parse_length(text, h), "as asked"
+    elif stated is not None:
+        unit, source = stated, "stated in the file"
+    elif asked_box is not None and box_in_file > 0:
+        unit, source = asked_box / box_in_file, "from --box_size"
+        # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
+        unit = next((nice for nice in (1.0, 1e-3) if math.isclose(unit, nice, rel_tol=1e-3)), unit)
+    elif box_in_file == 0:
+        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc', and --length_unit")
+    elif box_in_file <= _LARGEST_MPC:
+        unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
+    elif box_in_file >= _SMALLEST_KPC:
+        unit, source = 1e-3, f"guessed from BoxSize {box_in_file:g}"
+    else:
+        raise UserError(
+            f"{path}: BoxSize is {box_in_file:g} without a unit, which may be kpc/h or Mpc/h; "
+            "say which with --length_unit kpc/h or --length_unit Mpc/h"
+        )
+    if asked_box is None and box_in_file == 0:
+        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc'")
+    box = float(f"{box_in_file * unit:.12g}")
+    if asked_box is not None:
+        if box_in_file > 0 and not math.isclose(asked_box, box, rel_tol=1e-3):
+            raise UserError(
+                f"{path}: --box_size says {asked_box:g} Mpc/h and the header {box_in_file:g} in units of "
+                f"{unit:g} Mpc/h ({source}), which is {box:g} Mpc/h; leave --box_size out or correct --length_unit"
+            )
+        box = asked_box
+    return unit, box, source
+
+
+def check_redshift(path: Path, redshift: float) -> float:
+    """Return the redshift, or refuse one that cannot be.
+
+    Raises
+    ------
+    UserError
+        If it is not finite or not above -1.
+    """
+    if not (math.isfinite(redshift) and redshift > -1):
+        raise UserError(f"{path}: Redshift is {redshift:g}; expected a number above -1. The header is damaged")
+    # Codes that step in the scale factor write 2e-16 for 0.
+    return 0.0 if abs(redshift) < 1e-6 else redshift
