@@ -79,7 +79,7 @@ def kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
     if p.shape != q.shape:
         raise ValueError(f"p and q: expected the same bins, got shapes {p.shape} and {q.shape}")
     held = p > 0
-    return float(np.sum(p[held] * np.log(p[held] / np.maximum(q[held], _EMPTY))))
+    return float(np.sum(p[held] * np.log(p[held] / np.where(q > 0, q, _EMPTY)[held])))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:

@@ -1,0 +1,89 @@
+"""Peaks: local maxima of a slice, sorted by height."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cosmogan.slices import SliceMetadata
+from cosmogan.statistics.base import AbstractStatistic
+
+# Window of the maximum filter, as in Rodriguez et al. 2018 (arXiv:1801.09070).
+_WINDOW = 5
+# Peaks per slice in the reference below which a bin is too sparse to enter the summary.
+_SPARSE = 0.1
+
+
+def find_peaks(fields: torch.Tensor) -> torch.Tensor:
+    """Mark the pixels that are the largest of the 5 x 5 pixels around them, with periodic neighbours.
+
+    Of several equal pixels in one window one is marked.
+
+    Parameters
+    ----------
+    fields
+        Shape ``(n_slices, n_pixels, n_pixels)``, at least 5 pixels along a side.
+
+    Returns
+    -------
+        Bool, same shape.
+
+    Raises
+    ------
+    ValueError
+        If the slices are smaller than the window.
+    """
+    side = fields.shape[-1]
+    if side < _WINDOW:
+        raise ValueError(f"fields: expected at least {_WINDOW} pixels along a side, got {side}")
+    reach = _WINDOW // 2
+    # Numbers of the pixels, padded alike, tell which pixel won a window.
+    number = torch.arange(side * side, device=fields.device, dtype=torch.float64).view(1, 1, side, side)
+    number = F.pad(number, (reach,) * 4, mode="circular").flatten()
+    padded = F.pad(fields.unsqueeze(1), (reach,) * 4, mode="circular")
+    _, winner = F.max_pool2d(padded, _WINDOW, stride=1, return_indices=True)
+    own = torch.arange(side * side, device=fields.device).view(side, side)
+    return number[winner.squeeze(1)].long() == own
+
+
+class Peaks(AbstractStatistic):
+    """Number of local maxima per slice against their height 1 + delta.
+
+    Parameters
+    ----------
+    low, high
+        Heights between which bins are logarithmic; one open bin on either side.
+    per_decade
+        Bins per factor of ten.
+    """
+
+    name: ClassVar[str] = "peaks"
+    title: ClassVar[str] = "Peaks by height"
+    x_label: ClassVar[str] = r"height $1 + \delta$"
+    y_label: ClassVar[str] = "peaks per slice"
+
+    def __init__(self, *, low: float = 0.1, high: float = 1e3, per_decade: int = 5) -> None:
+        n_bins = round(np.log10(high / low) * per_decade)
+        self._inner = np.geomspace(low, high, n_bins + 1)
+
+    def edges(self, metadata: SliceMetadata) -> np.ndarray:
+        """Return the edges of the bins in 1 + delta; the outermost are 0 and infinity."""
+        return np.concatenate([[0.0], self._inner, [np.inf]])
+
+    def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
+        """Return the number of peaks in each bin."""
+        inner = torch.from_numpy(self._inner).to(fields.device)
+        place = torch.bucketize(fields.double(), inner, right=True).flatten(1)
+        counts = torch.zeros(len(fields), len(inner) + 1, dtype=torch.float64, device=fields.device)
+        return counts.scatter_add(1, place, find_peaks(fields).flatten(1).double())
+
+    def judged(self, metadata: SliceMetadata, reference: np.ndarray) -> np.ndarray:
+        """Return the bins with at least one peak in ten slices."""
+        return super().judged(metadata, reference) & (reference >= _SPARSE)
+
+    def judged_text(self) -> str:
+        """Return in words which bins enter the summary numbers."""
+        return f"bins with at least {_SPARSE:g} peaks per slice"
