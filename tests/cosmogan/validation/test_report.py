@@ -1,0 +1,212 @@
+import base64
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matplotlib.image
+import numpy as np
+import pytest
+
+from cosmogan.errors import UserError
+from cosmogan.slices import write_example
+from cosmogan.validation.command import validate
+from cosmogan.validation.compare import compare
+from cosmogan.validation.comparison import Comparison
+from cosmogan.validation.report import format_table, to_record, write_report
+
+
+@pytest.fixture(scope="module")
+def comparisons(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
+    folder = tmp_path_factory.mktemp("slices")
+    pairs = []
+    for box_size in (70.0, 350.0):
+        for seed, name in enumerate(("mocks", "reference")):
+            write_example(folder / f"{name}_{box_size:g}.h5", box_size=box_size, seed=seed)
+        pairs.append(compare(folder / f"mocks_{box_size:g}.h5", folder / f"reference_{box_size:g}.h5", n_bootstrap=20))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def report(comparisons: list[Comparison], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(comparisons, tmp_path_factory.mktemp("out") / "report").parent
+
+
+@pytest.fixture(scope="module")
+def record(report: Path) -> dict[str, Any]:
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} is no JSON")
+
+    loaded: dict[str, Any] = json.loads((report / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    return loaded
+
+
+def test_json_holds_the_numbers(record: dict[str, Any], comparisons: list[Comparison]) -> None:
+    for written, comparison in zip(record["comparisons"], comparisons, strict=True):
+        for entry in comparison.statistics:
+            held = written["statistics"][entry.statistic.name]
+            for name in ("edges", "x", "mocks", "reference", "ratio", "floor", "reference_error", "mocks_scatter"):
+                found = np.array([math.nan if v is None else v for v in held[name]])
+                expected = getattr(entry, name)
+                np.testing.assert_array_equal(found, np.where(np.isfinite(expected), expected, math.nan))
+            assert held["summary"]["median"] == entry.summary.median
+            assert held["floor_summary"]["median"] == entry.floor_summary.median
+
+
+def test_json_says_what_was_compared(record: dict[str, Any]) -> None:
+    first = record["comparisons"][0]
+    assert first["title"] == "100 Mpc (70 Mpc/h), 16² pixels"
+    assert first["mocks"]["n_slices"] == 24
+    assert first["reference"]["n_realisations"] == 4
+    assert re.fullmatch("[0-9a-f]{64}", first["mocks"]["sha256"])
+    assert first["reference"]["metadata"]["box_size"] == 70.0
+    assert {"cosmogan", "torch", "numpy", "h5py"} <= record["software"].keys()
+
+
+def test_json_has_k_in_both_units(record: dict[str, Any]) -> None:
+    power = record["comparisons"][0]["statistics"]["power_spectrum"]
+    assert power["x_units"] == "h/Mpc"
+    # h = 0.7: a wave number counted per Mpc is smaller.
+    np.testing.assert_allclose(power["x_in_inverse_Mpc"], 0.7 * np.array(power["x"]))
+    assert power["x"][0] == pytest.approx(2 * math.pi / 70 * (1 + math.sqrt(2)) / 2)
+
+
+def test_page_needs_no_other_file(report: Path) -> None:
+    page = (report / "index.html").read_text(encoding="utf-8")
+    inlined = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)}
+    assert inlined == {path.read_bytes() for path in report.glob("*.png")}
+    assert len(inlined) == 6
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "$" not in re.sub(r"base64,[^\"]+", "", page)
+    for text in ("100 Mpc (70 Mpc/h), 16² pixels", "500 Mpc (350 Mpc/h)", "k, h/Mpc", "k, 1/Mpc", "viewport", "dark"):
+        assert text in page
+
+
+def test_page_escapes_what_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "a<script>.h5"
+    write_example(path)
+    page = write_report([compare(path, path, n_bootstrap=10)], tmp_path / "out").read_text(encoding="utf-8")
+    assert "a&lt;script&gt;.h5" in page
+    assert "<script>" not in page
+
+
+def test_figures_are_no_blanks(report: Path) -> None:
+    for path in report.glob("*.png"):
+        pixels = matplotlib.image.imread(path)[..., :3]
+        assert min(pixels.shape[:2]) > 400
+        assert 0.005 < np.mean(pixels.min(-1) < 0.9) < 0.9
+
+
+def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
+    table = format_table(comparisons)
+    rows = [line for line in table.splitlines() if "pixels" in line and ("pass" in line or "fail" in line)]
+    assert len(rows) == 4
+    # Mocks and the simulation against itself, beside each other.
+    first = comparisons[0].statistics[0]
+    assert first.floor_summary is not None
+    numbers = re.findall(r"([0-9.]+)%", rows[0])
+    assert float(numbers[0]) == pytest.approx(100 * first.summary.median, abs=0.5)
+    assert float(numbers[2]) == pytest.approx(100 * first.floor_summary.median, abs=0.5)
+    assert "h/Mpc" in table
+    assert "1/Mpc" in table
+
+
+def test_unknown_h_leaves_mpc_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_example(path)
+    with h5py.File(path, "r+") as handle:
+        del handle["cosmology"].attrs["h"]
+    comparison = compare(path, path, n_bootstrap=10)
+    record = to_record([comparison])
+    assert record["comparisons"][0]["title"] == "70 Mpc/h, 16² pixels"
+    assert "x_in_inverse_Mpc" not in record["comparisons"][0]["statistics"]["power_spectrum"]
+    assert "1/Mpc" not in format_table([comparison])
+    assert write_report([comparison], tmp_path / "out").exists()
+
+
+def test_one_slice_against_one_slice(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a.h5", "b.h5")):
+        write_example(tmp_path / name, n_realisations=1, n_slices=1, seed=seed)
+    write_report([compare(tmp_path / "a.h5", tmp_path / "b.h5", n_bootstrap=10)], tmp_path / "out")
+    held = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    power = held["comparisons"][0]["statistics"]["power_spectrum"]
+    assert power["floor"] is None
+    assert set(power["reference_error"]) == {None}
+    assert power["verdict"]["outcome"] != "pass"
+
+
+class TestFolder:
+    def test_an_existing_report_is_kept(self, comparisons: list[Comparison], tmp_path: Path) -> None:
+        out = tmp_path / "report"
+        write_report(comparisons[:1], out)
+        before = (out / "report.json").read_bytes()
+        with pytest.raises(UserError, match="--overwrite"):
+            write_report(comparisons, out)
+        assert (out / "report.json").read_bytes() == before
+        write_report(comparisons, out, overwrite=True)
+        assert (out / "report.json").read_bytes() != before
+        assert list(tmp_path.iterdir()) == [out]
+
+    @pytest.mark.parametrize("name", ["thesis.tex", "index.html"])
+    def test_other_files_are_never_replaced(self, comparisons: list[Comparison], tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("years of work")
+        with pytest.raises(UserError, match=name):
+            write_report(comparisons, tmp_path, overwrite=True)
+        assert (tmp_path / name).read_text() == "years of work"
+
+    def test_a_file_in_the_way(self, comparisons: list[Comparison], tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("x")
+        with pytest.raises(UserError, match="is a file"):
+            write_report(comparisons, tmp_path / "out")
+
+    def test_a_place_that_cannot_be_written(self, comparisons: list[Comparison], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(UserError, match="cannot be written"):
+            write_report(comparisons, tmp_path / "file" / "out")
+
+    def test_nothing_to_report(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="at least one"):
+            write_report([], tmp_path / "out")
+
+
+class TestCommand:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> list[str]:
+        for seed, name in enumerate(("mocks.h5", "reference.h5")):
+            write_example(tmp_path / name, seed=seed)
+        return [str(tmp_path / "mocks.h5"), str(tmp_path / "reference.h5")]
+
+    def test_writes_and_prints(self, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert validate([*files, *files], out=str(tmp_path / "out"), bootstrap=10) == 0
+        printed = capsys.readouterr().out
+        assert "Power spectrum P(k)" in printed
+        assert str(tmp_path / "out" / "index.html") in printed
+        assert len(list((tmp_path / "out").glob("*.png"))) == 6
+
+    def test_strict_tells_by_its_exit_code(self, files: list[str], tmp_path: Path) -> None:
+        mocks, reference = files
+        same = validate([reference, reference], out=str(tmp_path / "a"), bootstrap=10, strict=True)
+        # Lognormal noise again, but with twice the contrast.
+        with h5py.File(mocks, "r+") as handle:
+            handle["slices"][:] = handle["slices"][:] ** 2 / np.e
+        far = validate([mocks, reference], out=str(tmp_path / "b"), bootstrap=10, strict=True)
+        lenient = validate([mocks, reference], out=str(tmp_path / "c"), bootstrap=10)
+        assert (same, far, lenient) == (0, 1, 0)
+
+    @pytest.mark.parametrize("n_files", [0, 1, 3])
+    def test_files_come_in_pairs(self, files: list[str], tmp_path: Path, n_files: int) -> None:
+        with pytest.raises(UserError, match=f"MOCKS REFERENCE .* got {n_files} file"):
+            validate((files * 2)[:n_files], out=str(tmp_path / "out"))
+
+    def test_folder_is_checked_before_the_work(self, files: list[str], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes.txt").write_text("x")
+        with pytest.raises(UserError, match=r"notes\.txt"):
+            validate(["nowhere.h5", "nothing.h5"], out=str(tmp_path / "out"))
+
+    @pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
+    def test_threshold(self, files: list[str], tmp_path: Path, threshold: float) -> None:
+        with pytest.raises(UserError, match="threshold"):
+            validate(files, out=str(tmp_path / "out"), threshold=threshold)
