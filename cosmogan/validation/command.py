@@ -29,8 +29,8 @@ def validate(
     seed
         Of these draws and of the slices shown.
     threshold
-        A statistic passes when the median absolute relative difference is at most this, or at most the difference
-        between two halves of the simulation.
+        A statistic passes when, in each third of its range, the median absolute relative difference is at most this,
+        or at most that between two halves of the simulation.
     strict
         Exit with code 1 unless every statistic passes.
     overwrite
@@ -48,8 +48,8 @@ def validate(
         If the files do not come in pairs, cannot be compared, or ``out`` may not be written.
     """
     from cosmogan.validation.compare import compare
-    from cosmogan.validation.comparison import judge
     from cosmogan.validation.report import format_table, require_report_folder, write_report
+    from cosmogan.validation.verdict import judge
 
     if not files or len(files) % 2:
         raise UserError(

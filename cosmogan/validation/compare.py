@@ -23,6 +23,7 @@ from cosmogan.validation.comparison import (
     InputFile,
     StatisticComparison,
     rms_summary,
+    split_in_thirds,
     summarise,
 )
 
@@ -118,9 +119,10 @@ def compare_statistic(
     n_bootstrap, seed
         As for `compare`.
     """
-    x = statistic.centres(metadata)
+    edges, x = statistic.edges(metadata), statistic.centres(metadata)
     mock_mean, reference_mean = mocks.mean(), reference.mean()
     judged = statistic.judged(metadata, reference_mean)
+    third = split_in_thirds(edges, x, judged, log_x=statistic.log_x)
     mock_error, mock_from = _error(mocks, n_bootstrap, seed)
     reference_error, reference_from = _error(reference, n_bootstrap, seed + 1)
     difference = mock_mean - reference_mean
@@ -128,12 +130,12 @@ def compare_statistic(
     n_splits = len(first)
     n, size = reference.n_realisations, reference.n_realisations // 2
     halves = [
-        summarise(_relative(a - b, reference_mean), x, judged, statistic.distances(a, b))
+        summarise(_relative(a - b, reference_mean), edges, x, third, statistic.distances(a, b))
         for a, b in zip(first, second, strict=True)
     ]
     return StatisticComparison(
         statistic=statistic,
-        edges=statistic.edges(metadata),
+        edges=edges,
         x=x,
         n_modes=statistic.n_modes(metadata),
         judged=judged,
@@ -151,7 +153,7 @@ def compare_statistic(
         n_splits=n_splits,
         full_over_half=math.sqrt(size * (n - size)) / n if n_splits else math.nan,
         summary=summarise(
-            _relative(difference, reference_mean), x, judged, statistic.distances(mock_mean, reference_mean)
+            _relative(difference, reference_mean), edges, x, third, statistic.distances(mock_mean, reference_mean)
         ),
         floor_summary=rms_summary(halves) if halves else None,
     )

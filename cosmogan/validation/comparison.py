@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +44,29 @@ class InputFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Third:
+    """A third of the judged range of x: large, middle or small scales of a power spectrum.
+
+    Rings of equal width are dense at large k, so a median over all of them is blind to the largest scales.
+
+    Parameters
+    ----------
+    x_low, x_high
+        Outer edges of its bins, in the units of x; NaN without bins.
+    n_bins
+        Number of bins.
+    median, maximum
+        Of the absolute relative difference; NaN without bins.
+    """
+
+    x_low: float
+    x_high: float
+    n_bins: int
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """A relative difference per bin, boiled down over the judged bins that are finite.
 
@@ -57,6 +80,8 @@ class Summary:
         Number of bins judged.
     within_5_percent, within_20_percent
         How many of them differ by at most that.
+    thirds
+        The same for the lower, middle and upper third of the judged range (of ln x for a logarithmic axis).
     distances
         The statistic's own distances between the two means, such as divergences in nats.
     """
@@ -67,6 +92,7 @@ class Summary:
     n_bins: int
     within_5_percent: int
     within_20_percent: int
+    thirds: tuple[Third, Third, Third]
     distances: dict[str, float]
 
 
@@ -167,42 +193,78 @@ class Comparison:
     reference_shown: np.ndarray
 
 
-def summarise(relative: np.ndarray, x: np.ndarray, judged: np.ndarray, distances: dict[str, float]) -> Summary:
+def split_in_thirds(edges: np.ndarray, x: np.ndarray, judged: np.ndarray, *, log_x: bool) -> np.ndarray:
+    """Say which third of the judged range each bin belongs to.
+
+    Parameters
+    ----------
+    edges
+        Shape ``(n_bins + 1,)``.
+    x
+        Where the bins are, shape ``(n_bins,)``; a bin without a place (NaN) belongs to the end it reaches to.
+    judged
+        Which bins count, bool, shape ``(n_bins,)``.
+    log_x
+        Whether the thirds are equal in ln x.
+
+    Returns
+    -------
+        0, 1, 2, or -1 for a bin that is not judged; shape ``(n_bins,)``.
+    """
+    placed = judged & np.isfinite(x) & ((x > 0) | (not log_x))
+    third = np.where(judged, 0, -1)
+    third[judged & ~placed & ~np.isfinite(edges[1:])] = 2
+    if placed.any():
+        position = np.log(x[placed]) if log_x else x[placed]
+        width = np.ptp(position)
+        share = (position - position.min()) / width if width > 0 else np.zeros(len(position))
+        third[placed] = np.minimum((3 * share).astype(int), 2)
+    return third
+
+
+def summarise(
+    relative: np.ndarray, edges: np.ndarray, x: np.ndarray, third: np.ndarray, distances: dict[str, float]
+) -> Summary:
     """Boil a relative difference per bin down to a few numbers.
 
     Parameters
     ----------
     relative
         Relative difference, shape ``(n_bins,)``, dimensionless.
-    x
-        Where the bins are, shape ``(n_bins,)``.
-    judged
-        Which bins count, bool, shape ``(n_bins,)``.
+    edges, x
+        Shapes ``(n_bins + 1,)`` and ``(n_bins,)``, in the statistic's x units.
+    third
+        From `split_in_thirds`; bins with -1 do not count.
     distances
         Passed on.
     """
     # A bin that is not finite where the reference is counts as infinitely wrong, never as absent.
-    size = np.abs(relative[judged])
+    size = np.abs(relative)
     size = np.where(np.isnan(size), np.inf, size)
-    if not len(size):
-        return Summary(
-            median=math.nan,
-            maximum=math.nan,
-            x_of_maximum=math.nan,
-            n_bins=0,
-            within_5_percent=0,
-            within_20_percent=0,
-            distances=distances,
-        )
+    judged = third >= 0
+    counted = size[judged]
+
+    def one_third(number: int) -> Third:
+        members = np.flatnonzero(third == number)
+        median, maximum = _middle_and_largest(size[members])
+        low, high = (edges[members[0]], edges[members[-1] + 1]) if len(members) else (math.nan, math.nan)
+        return Third(x_low=float(low), x_high=float(high), n_bins=len(members), median=median, maximum=maximum)
+
+    median, maximum = _middle_and_largest(counted)
     return Summary(
-        median=float(np.median(size)),
-        maximum=float(size.max()),
-        x_of_maximum=float(x[judged][np.argmax(size)]),
-        n_bins=len(size),
-        within_5_percent=int((size <= 0.05).sum()),
-        within_20_percent=int((size <= 0.20).sum()),
+        median=median,
+        maximum=maximum,
+        x_of_maximum=float(x[judged][np.argmax(counted)]) if len(counted) else math.nan,
+        n_bins=len(counted),
+        within_5_percent=int((counted <= 0.05).sum()),
+        within_20_percent=int((counted <= 0.20).sum()),
+        thirds=(one_third(0), one_third(1), one_third(2)),
         distances=distances,
     )
+
+
+def _middle_and_largest(size: np.ndarray) -> tuple[float, float]:
+    return (float(np.median(size)), float(size.max())) if len(size) else (math.nan, math.nan)
 
 
 def rms_summary(summaries: Sequence[Summary]) -> Summary:
@@ -211,6 +273,14 @@ def rms_summary(summaries: Sequence[Summary]) -> Summary:
     def rms(values: Sequence[float]) -> float:
         return float(np.sqrt(np.mean(np.square(values))))
 
+    def one_third(number: int) -> Third:
+        members = [s.thirds[number] for s in summaries]
+        return replace(
+            members[0],
+            median=rms([third.median for third in members]),
+            maximum=rms([third.maximum for third in members]),
+        )
+
     return Summary(
         median=rms([s.median for s in summaries]),
         maximum=rms([s.maximum for s in summaries]),
@@ -218,57 +288,6 @@ def rms_summary(summaries: Sequence[Summary]) -> Summary:
         n_bins=summaries[0].n_bins,
         within_5_percent=round(float(np.mean([s.within_5_percent for s in summaries]))),
         within_20_percent=round(float(np.mean([s.within_20_percent for s in summaries]))),
+        thirds=(one_third(0), one_third(1), one_third(2)),
         distances={name: rms([s.distances[name] for s in summaries]) for name in summaries[0].distances},
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether one statistic of the mocks is as close to the simulation as asked.
-
-    Parameters
-    ----------
-    outcome
-        ``"pass"``, ``"fail"``, or ``"unknown"``.
-    allowed
-        The larger of the threshold and of the simulation-against-simulation floor.
-    text
-        The same in words.
-    """
-
-    outcome: Literal["pass", "fail", "unknown"]
-    allowed: float
-    text: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the outcome is a pass; unknown is none."""
-        return self.outcome == "pass"
-
-
-def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
-    """Pass a statistic if the median absolute relative difference is at most the threshold or the floor.
-
-    Nobody can ask mocks to be nearer to the simulation than the simulation is to itself, hence the floor: the median of
-    the same difference between halves of the reference. Without finite numbers to judge it fails. Above the threshold
-    with a reference of one realisation, which has no floor, it is unknown.
-
-    Parameters
-    ----------
-    entry
-        The comparison.
-    threshold
-        Relative difference always allowed.
-    """
-    floor = None if entry.floor_summary is None else entry.floor_summary.median
-    allowed = threshold if floor is None or not floor > threshold else floor
-    median = entry.summary.median
-    if not math.isfinite(median):
-        return Verdict(outcome="fail", allowed=allowed, text="fail: no bins to judge")
-    if median <= allowed:
-        reason = "threshold" if allowed == threshold else "simulation's own"
-        return Verdict(outcome="pass", allowed=allowed, text=f"pass: {median:.1%} <= {allowed:.1%} ({reason})")
-    if floor is None:
-        text = f"unknown: {median:.1%} > {allowed:.1%}, and one realisation has no floor"
-        return Verdict(outcome="unknown", allowed=allowed, text=text)
-    return Verdict(outcome="fail", allowed=allowed, text=f"fail: {median:.1%} > {allowed:.1%}")

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cosmogan.units import format_length
-from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison, judge
-from cosmogan.validation.wording import box_title, judged_range, number, percent
+from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
+from cosmogan.validation.verdict import judge
+from cosmogan.validation.wording import box_title, judged_range, number, percent, thirds_text
 
 # Rows of the table of bins; the JSON has all of them.
 _MOST_ROWS = 40
@@ -64,10 +65,12 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
             verdict = judge(entry, threshold=threshold)
             cells = [
                 percent(s.median),
+                thirds_text(s),
                 percent(s.maximum),
                 f"{s.within_5_percent} of {s.n_bins}",
                 f"{s.within_20_percent} of {s.n_bins}",
                 "-" if floor is None else percent(floor.median),
+                thirds_text(floor),
                 "-" if floor is None else percent(floor.maximum),
             ]
             rows.append(
@@ -80,12 +83,13 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
                 itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
                 rows.append(
                     f'<tr class="aside"><td></td><td class="text">{escape(name)}, nats</td><td>{value:.2g}</td>'
-                    f"<td></td><td></td><td></td><td>{itself}</td><td></td><td></td></tr>"
+                    f"<td></td><td></td><td></td><td></td><td>{itself}</td><td></td><td></td><td></td></tr>"
                 )
+    medians = "<th>median</th><th>by thirds of range</th><th>largest</th>"
     head = (
-        '<tr><th></th><th></th><th colspan="4">mocks / simulation − 1</th><th colspan="2">simulation / itself − 1</th>'
-        '<th></th></tr><tr><th class="text">Box</th><th class="text">Statistic</th><th>median</th><th>largest</th>'
-        '<th>bins in 5%</th><th>bins in 20%</th><th>median</th><th>largest</th><th class="text">Verdict</th></tr>'
+        '<tr><th></th><th></th><th colspan="5">mocks / simulation − 1</th><th colspan="3">simulation / itself − 1</th>'
+        '<th></th></tr><tr><th class="text">Box</th><th class="text">Statistic</th>'
+        f'{medians}<th>bins in 5%</th><th>bins in 20%</th>{medians}<th class="text">Verdict</th></tr>'
     )
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -94,11 +98,11 @@ def _reading(comparisons: Sequence[Comparison], threshold: float) -> str:
     ranges = {judged_range(c, e): f"{e.statistic.title}, {box_title(c)}" for c in comparisons for e in c.statistics}
     judged = "".join(f"<li>{escape(where)}: {escape(text)}</li>" for text, where in ranges.items())
     return (
-        '<p class="soft">Medians and largest values are of the absolute difference over the judged bins. '
-        "“Simulation / itself” is half of the simulation's realisations against the other half, rms over splits: "
-        "what two simulation runs of half the size disagree by. Perfect mocks "
-        "without noise of their own would show half of it. A statistic passes when its median is at most "
-        f"{percent(threshold)} or at most the simulation's own median.</p>"
+        '<p class="soft">Medians and largest values are of the absolute difference over the judged bins; the thirds are '
+        "of their range in ln x: large, middle and small scales of a power spectrum. “Simulation / itself” is half of "
+        "the simulation's realisations against the other half, rms over splits: what two simulation runs of half the size "
+        "disagree by. Perfect mocks without noise of their own would show half of it. A statistic passes when in every "
+        f"third its median is at most {percent(threshold)} or at most the simulation's own median there.</p>"
         f'<details><summary>Judged bins</summary><ul class="soft">{judged}</ul></details>'
     )
 

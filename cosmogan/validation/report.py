@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison, Summary, judge
+from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison, Summary
 from cosmogan.validation.figures import draw_slices, draw_statistic
 from cosmogan.validation.page import render_page
-from cosmogan.validation.wording import box_title, judged_range, percent, short_box
+from cosmogan.validation.verdict import judge
+from cosmogan.validation.wording import box_title, judged_range, percent, short_box, thirds_text
 
 REPORT_FORMAT = "cosmogan-report"
 REPORT_VERSION = 1
@@ -161,36 +162,39 @@ def format_table(comparisons: Sequence[Comparison], *, threshold: float = 0.05) 
     threshold
         As for `write_report`.
     """
-    head = ("box", "statistic", "median", "largest", "in 5%", "in 20%", "median", "largest", "verdict")
+    medians = ("median", "by thirds of range", "largest")
+    head = ("box", "statistic", *medians, "in 5%", "in 20%", *medians, "verdict")
     rows: list[tuple[str, ...]] = [head]
     for comparison in comparisons:
         for entry in comparison.statistics:
             s, floor = entry.summary, entry.floor_summary
             rows.append(
                 (
-                    box_title(comparison),
+                    f"{short_box(comparison)}, {comparison.metadata.n_pixels}²",
                     entry.statistic.title,
                     percent(s.median),
+                    thirds_text(s),
                     percent(s.maximum),
                     f"{s.within_5_percent}/{s.n_bins}",
                     f"{s.within_20_percent}/{s.n_bins}",
                     "-" if floor is None else percent(floor.median),
+                    thirds_text(floor),
                     "-" if floor is None else percent(floor.maximum),
                     judge(entry, threshold=threshold).text,
                 )
             )
             for name, value in s.distances.items():
                 itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
-                rows.append(("", f"  {name}", f"{value:.2g}", "", "", "", itself, "", ""))
+                rows.append(("", f"  {name}", f"{value:.2g}", "", "", "", "", itself, "", "", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    left = (0, 1, 8)
+    left = (0, 1, 10)
 
     def line(row: tuple[str, ...]) -> str:
         cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return "  ".join(cells).rstrip()
 
     between = sum(widths[:2]) + 4
-    heading = "mocks/simulation - 1".center(sum(widths[2:6]) + 6) + "  " + "itself".center(sum(widths[6:8]) + 2)
+    heading = "mocks/simulation - 1".center(sum(widths[2:7]) + 8) + "  " + "itself".center(sum(widths[7:10]) + 4)
     lines = [(" " * between + heading).rstrip(), *(line(row) for row in rows), ""]
     lines.append(
         "itself: half of the simulation's realisations against the other half, rms over splits. Divergences D in nats."

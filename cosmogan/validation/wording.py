@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosmogan.validation.comparison import Comparison, StatisticComparison
+from cosmogan.validation.comparison import Comparison, StatisticComparison, Summary
 
 
 def box_title(comparison: Comparison) -> str:
@@ -45,6 +45,18 @@ def number(value: float) -> str:
     ('1235', '1.234e-05', '-')
     """
     return f"{value:.4g}" if np.isfinite(value) else "-"
+
+
+def thirds_text(summary: Summary | None) -> str:
+    """Return the medians of the three thirds, such as ``"4.2 / 1.1 / 0.8%"``."""
+    if summary is None:
+        return "-"
+    return " / ".join(percent(third.median).removesuffix("%") for third in summary.thirds) + "%"
+
+
+def x_range(entry: StatisticComparison, low: float, high: float) -> str:
+    """Return such as ``"0.018-0.088 h/Mpc"``."""
+    return f"{low:.2g}-{high:.2g} {entry.statistic.x_units}".rstrip()
 
 
 def judged_range(comparison: Comparison, entry: StatisticComparison) -> str:

@@ -13,7 +13,8 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.compare import compare, compare_statistic
-from cosmogan.validation.comparison import StatisticComparison, judge, summarise
+from cosmogan.validation.comparison import StatisticComparison, split_in_thirds, summarise
+from cosmogan.validation.verdict import judge
 
 # Densities are stored in float32.
 FLOAT32 = 1e-5
@@ -198,20 +199,32 @@ def test_nothing_to_judge_is_no_pass(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_no_pass() -> None:
-    judged = np.ones(3, dtype=bool)
-    summary = summarise(np.array([np.nan, np.nan, 0.0]), np.arange(3.0), judged, {})
+    third = np.zeros(3, dtype=int)
+    summary = summarise(np.array([np.nan, np.nan, 0.0]), np.arange(4.0), np.arange(3.0), third, {})
     assert summary.median == np.inf
     assert summary.within_20_percent == 1
 
 
 def test_summary_by_hand() -> None:
     relative = np.array([0.01, -0.05, 0.2, -0.5, 9.0])
-    judged = np.array([True, True, True, True, False])
-    summary = summarise(relative, np.arange(5.0), judged, {"D": 1.0})
+    third = np.array([0, 1, 1, 2, -1])
+    summary = summarise(relative, np.arange(6.0), np.arange(5.0), third, {"D": 1.0})
     assert summary.median == pytest.approx(0.125)
     assert (summary.maximum, summary.x_of_maximum) == (0.5, 3.0)
     assert (summary.n_bins, summary.within_5_percent, summary.within_20_percent) == (4, 2, 3)
     assert summary.distances == {"D": 1.0}
+    assert [part.median for part in summary.thirds] == pytest.approx([0.01, 0.125, 0.5])
+    assert [(part.x_low, part.x_high, part.n_bins) for part in summary.thirds] == [(0, 1, 1), (1, 3, 2), (3, 4, 1)]
+
+
+def test_thirds_are_equal_in_the_logarithm() -> None:
+    x = np.array([np.nan, 1.0, 9.9, 10.1, 99.0, 101.0, 1000.0, np.nan])
+    edges = np.array([0.0, 0.5, 5.0, 10.0, 50.0, 100.0, 500.0, 2000.0, np.inf])
+    judged = np.array([True, True, True, True, True, True, True, True])
+    np.testing.assert_array_equal(split_in_thirds(edges, x, judged, log_x=True), [0, 0, 0, 1, 1, 2, 2, 2])
+    judged[[0, 3]] = False
+    np.testing.assert_array_equal(split_in_thirds(edges, x, judged, log_x=True), [-1, 0, 0, -1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(split_in_thirds(edges, x, judged, log_x=False), [-1, 0, 0, -1, 0, 0, 2, 2])
 
 
 class Fake(AbstractStatistic):
@@ -287,6 +300,23 @@ def test_the_floor_excuses_what_the_simulation_does_itself() -> None:
     assert near.summary.median > 0.05
     assert judge(near, threshold=0.05).outcome == "pass"
     assert judge(far, threshold=0.05).outcome == "fail"
+
+
+def test_large_scales_are_not_outvoted_by_many_small_ones(tmp_path: Path) -> None:
+    path = tmp_path / "reference.h5"
+    write_example(path, n_pixels=64, n_slices=2)
+    density = read_slices(path).slices.astype(np.float64)
+    modes = np.fft.rfft2(density)
+    k = np.hypot(np.fft.fftfreq(64)[:, None] * 64, np.arange(33))
+    modes[:, (k > 0) & (k < 3)] *= 1.2
+    changed = np.fft.irfft2(modes, s=(64, 64))
+    entry = compare(write_like(tmp_path / "mocks.h5", path, changed - changed.min()), path, n_bootstrap=10).statistics[
+        0
+    ]
+    assert entry.summary.median < 0.05
+    assert entry.summary.thirds[0].median == pytest.approx(0.44, rel=1e3 * FLOAT32)
+    # White noise has the same power in every realisation within some percent.
+    assert judge(entry, threshold=0.2).outcome == "fail"
 
 
 def test_error_is_never_below_that_of_slices() -> None:

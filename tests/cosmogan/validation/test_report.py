@@ -101,14 +101,16 @@ def test_figures_are_no_blanks(report: Path) -> None:
 
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
     table = format_table(comparisons)
-    rows = [line for line in table.splitlines() if "pixels" in line and ("pass" in line or "fail" in line)]
+    rows = [line for line in table.splitlines() if re.match(r"\d+ Mpc, 16² .*(pass|fail):", line)]
     assert len(rows) == 4
     # Mocks and the simulation against itself, beside each other.
     first = comparisons[0].statistics[0]
     assert first.floor_summary is not None
-    numbers = re.findall(r"([0-9.]+)%", rows[0])
-    assert float(numbers[0]) == pytest.approx(100 * first.summary.median, abs=0.5)
-    assert float(numbers[2]) == pytest.approx(100 * first.floor_summary.median, abs=0.5)
+    numbers = [float(number) for number in re.findall(r"([0-9.]+)(?=%| /)", rows[0])]
+    for start, summary in ((0, first.summary), (5, first.floor_summary)):
+        expected = [summary.median, *(third.median for third in summary.thirds), summary.maximum]
+        # Two figures are printed.
+        assert numbers[start : start + 5] == pytest.approx([100 * value for value in expected], rel=0.05)
     assert "h/Mpc" in table
     assert "1/Mpc" in table
 
