@@ -98,11 +98,11 @@ def _reading(comparisons: Sequence[Comparison], threshold: float) -> str:
     ranges = {judged_range(c, e): f"{e.statistic.title}, {box_title(c)}" for c in comparisons for e in c.statistics}
     judged = "".join(f"<li>{escape(where)}: {escape(text)}</li>" for text, where in ranges.items())
     return (
-        '<p class="soft">Medians and largest values are of the absolute difference over the judged bins; the thirds are '
-        "of their range in ln x: large, middle and small scales of a power spectrum. “Simulation / itself” is half of "
-        "the simulation's realisations against the other half, rms over splits: what two simulation runs of half the size "
-        "disagree by. Perfect mocks without noise of their own would show half of it. A statistic passes when in every "
-        f"third its median is at most {percent(threshold)} or at most the simulation's own median there.</p>"
+        '<p class="soft">Medians and largest values are of the absolute difference over the judged bins; the thirds '
+        "are of their range in ln x: large, middle and small scales of a power spectrum. “Simulation / itself” is half "
+        "of the simulation's realisations against the other half, rms over splits: what two simulation runs of half "
+        "the size disagree by. Perfect mocks without noise of their own would show half of it. A statistic passes when "
+        f"in every third its median is at most {percent(threshold)} or at most the simulation's own median there.</p>"
         f'<details><summary>Judged bins</summary><ul class="soft">{judged}</ul></details>'
     )
 

@@ -55,11 +55,14 @@ def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
         excess = third.median / allowed if allowed > 0 else (math.inf if third.median > 0 else 0.0)
         ratios.append(excess if math.isfinite(third.median) else math.inf)
         where = x_range(entry, third.x_low, third.x_high)
-        texts.append(f"{percent(third.median)} of {percent(allowed)} allowed at {where}")
+        relation = "<=" if excess <= 1 else ">"
+        texts.append(f"{percent(third.median)} {relation} {percent(allowed)} at {where}")
     if not ratios:
         return Verdict(outcome="fail", text="fail: no bins to judge")
     worst = max(ratios)
     outcome: Literal["pass", "fail", "unknown"] = "pass" if worst <= 1 else "fail"
+    text = texts[ratios.index(worst)]
     if outcome == "fail" and entry.floor_summary is None and math.isfinite(worst):
         outcome = "unknown"
-    return Verdict(outcome=outcome, text=f"{outcome}: {texts[ratios.index(worst)]}")
+        text += ", no floor to compare"
+    return Verdict(outcome=outcome, text=f"{outcome}: {text}")

@@ -55,8 +55,8 @@ def thirds_text(summary: Summary | None) -> str:
 
 
 def x_range(entry: StatisticComparison, low: float, high: float) -> str:
-    """Return such as ``"0.018-0.088 h/Mpc"``."""
-    return f"{low:.2g}-{high:.2g} {entry.statistic.x_units}".rstrip()
+    """Return such as ``"0.018-0.0882 h/Mpc"``."""
+    return f"{low:.3g}-{high:.3g} {entry.statistic.x_units}".rstrip()
 
 
 def judged_range(comparison: Comparison, entry: StatisticComparison) -> str:
