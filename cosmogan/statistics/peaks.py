@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
@@ -42,9 +42,9 @@ def find_peaks(fields: torch.Tensor) -> torch.Tensor:
     reach = _WINDOW // 2
     # Numbers of the pixels, padded alike, tell which pixel won a window.
     number = torch.arange(side * side, device=fields.device, dtype=torch.float64).view(1, 1, side, side)
-    number = F.pad(number, (reach,) * 4, mode="circular").flatten()
-    padded = F.pad(fields.unsqueeze(1), (reach,) * 4, mode="circular")
-    _, winner = F.max_pool2d(padded, _WINDOW, stride=1, return_indices=True)
+    number = functional.pad(number, (reach,) * 4, mode="circular").flatten()
+    padded = functional.pad(fields.unsqueeze(1), (reach,) * 4, mode="circular")
+    _, winner = functional.max_pool2d(padded, _WINDOW, stride=1, return_indices=True)
     own = torch.arange(side * side, device=fields.device).view(side, side)
     return number[winner.squeeze(1)].long() == own
 

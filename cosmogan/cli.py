@@ -1,0 +1,152 @@
+"""The command line: words to functions, each with its types and help from the function itself.
+
+Every command is imported only when it is called, so that ``cosmogan --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from cosmogan import __version__
+from cosmogan.errors import UserError
+
+_COMMANDS = {
+    "simulate": ("data_tools.simulate:simulate", "run N-body simulations, write snapshots or slices"),
+    "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
+    "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
+    "export": ("cosmogan.emulator:export_checkpoint", "turn a checkpoint into an emulator file"),
+    "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
+    "validate": ("cosmogan.validation.command:validate", "compare mocks with simulations, write a report"),
+    "check": ("cosmogan.inspection:check", "look for errors in a slice file"),
+    "info": ("cosmogan.inspection:info", "say what a slice file or an emulator holds"),
+    "emulators": ("cosmogan.inspection:emulators", "list the emulators that ship with the package"),
+    "demo": ("cosmogan.demo:demo", "the whole chain for both boxes of the paper, in minutes"),
+}
+# Arguments without a dash in front, and how many of them.
+_POSITIONAL = {
+    "slice": ("snapshots", "+"),
+    "export": ("checkpoint", None),
+    "generate": ("emulator", None),
+    "validate": ("files", "+"),
+    "check": ("file", None),
+    "info": ("file", None),
+}
+_USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        Words after ``cosmogan``; those of the process by default.
+
+    Returns
+    -------
+        0 when done, 1 for a verdict or a check that failed, 2 when the user must change something.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else _USAGE_ERROR
+    if words[0] == "--version":
+        print(f"cosmogan {__version__}")
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except UserError as error:
+        print(f"cosmogan {words[0]}: {error}", file=sys.stderr)
+    except OSError as error:
+        # Disk full, no permission, broken medium: the user's to mend, wherever it struck.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"cosmogan {words[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"cosmogan {words[0]}: interrupted; run the same command again to go on or start over", file=sys.stderr)
+    return _USAGE_ERROR
+
+
+def _run(command: str, words: list[str]) -> int:
+    if command not in _COMMANDS:
+        raise UserError(f"no such command; the commands are {', '.join(_COMMANDS)}")
+    module, name = _COMMANDS[command][0].split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    # `fit` has the parser of Lightning behind it.
+    result = function(words) if command == "fit" else function(**_parse(command, function, words))
+    if isinstance(result, int):
+        return result
+    for path in result if isinstance(result, list) else [result]:
+        if path is not None:
+            print(path)
+    return 0
+
+
+def _parse(command: str, function: Callable[..., Any], words: list[str]) -> dict[str, Any]:
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise UserError(f"{plain_message(message)}. See `cosmogan {command} --help`")
+
+        def format_help(self, formatter: Any = None) -> str:
+            text = super().format_help(formatter)
+            return re.sub(r"--[a-z_0-9]+", lambda option: option[0].replace("_", "-"), text)
+
+    parameters = inspect.signature(function).parameters
+    description = inspect.getdoc(function) or ""
+    parser = Parser(prog=f"cosmogan {command}", description=description.split("\n\nParameters\n")[0])
+    positional, number = _POSITIONAL.get(command, (None, None))
+    if positional is not None:
+        parser.add_argument(positional, nargs=number, help=_help(description, positional))
+    parser.add_function_arguments(
+        function, skip={positional} if positional else set(), as_group=False, as_positional=False
+    )
+    flags = {name for name, parameter in parameters.items() if parameter.default is False}
+    values = parser.parse_args([_normalise(word, flags) for word in words]).as_dict()
+    return {name: values[name] for name in parameters}
+
+
+def _normalise(word: str, flags: set[str]) -> str:
+    """Return an option as the parser knows it: ``--box-size`` is ``--box_size``, a lone flag means true."""
+    if word == "-n":
+        return "--n"
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    name = "--" + name[2:].replace("-", "_")
+    return f"{name}=true" if name[2:] in flags and not equals else name + equals + value
+
+
+def _help(description: str, parameter: str) -> str:
+    """Return the text on a parameter in a NumPy docstring."""
+    found = re.search(rf"^{parameter}\n((?:    .*\n?)+)", description, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
+
+
+def plain_message(message: str) -> str:
+    """Return a parser's message as one sentence without line breaks."""
+    return " ".join(message.split()).rstrip(".")
+
+
+def _overview() -> str:
+    rows = [f"  {name:10s} {summary}" for name, (_, summary) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cosmogan COMMAND [...]      cosmogan COMMAND --help",
+            "",
+            "Fast, validated mock slices of the cosmic web: simulate -> slice -> fit -> generate -> validate.",
+            "",
+            *rows,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

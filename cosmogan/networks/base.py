@@ -1,0 +1,90 @@
+"""What every generator and critic offers to the training loop and to the emulator."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from cosmogan.slices import SliceMetadata
+from cosmogan.transforms import AbstractTransform
+
+
+class AbstractGenerator(nn.Module, ABC):
+    """Latent numbers to network values of a slice.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels along a side of the slices to make.
+    """
+
+    # Whether `forward` returns 1 + delta instead of network values.
+    emits_density = False
+
+    def __init__(self, n_pixels: int) -> None:
+        super().__init__()
+        self.n_pixels = n_pixels
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the standard normal numbers that one slice is made of."""
+
+    @property
+    def training_latent_shape(self) -> tuple[int, ...]:
+        """As `latent_shape` for the fields that are made during training, which may be smaller."""
+        return self.latent_shape
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``."""
+
+    def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
+        """Take from the training slices what is fitted, not learnt; by default nothing.
+
+        Parameters
+        ----------
+        density
+            1 + delta of the training slices, shape ``(n, n_pixels, n_pixels)``.
+        transform
+            The fitted pixel transform of the run.
+        metadata
+            What the pixels are.
+        seed
+            Of the random numbers that the fit may need.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of the constructor that build this generator again."""
+
+
+class AbstractCritic(nn.Module, ABC):
+    """Network values of slices to one score each, higher for real ones.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels along a side of the slices to judge.
+    """
+
+    def __init__(self, n_pixels: int) -> None:
+        super().__init__()
+        self.n_pixels = n_pixels
+
+    @property
+    def patch_pixels(self) -> int:
+        """Side of the patches that the critic sees; the whole slice by default."""
+        return self.n_pixels
+
+    @abstractmethod
+    def forward(self, values: Tensor) -> Tensor:
+        """Return scores ``(n,)`` of network values ``(n, patch_pixels, patch_pixels)``."""
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)

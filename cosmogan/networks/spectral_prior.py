@@ -1,0 +1,284 @@
+"""Our generator: a Gaussian field of fitted spectrum, corrected by a U-Net, made positive and smoothed as the data are.
+
+The prior carries the large scales and the network the shapes, so that a few minutes on a CPU give a cosmic web. All
+layers are periodic, hence slices of any size (a multiple of 8) can be made; shifting the latent by 8 pixels shifts the
+slice.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cosmogan.errors import UserError
+from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.slices import SliceMetadata
+from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
+from cosmogan.transforms import AbstractTransform, interpolate
+
+# Space-to-depth by 2 and two strided layers.
+_COARSENING = 8
+# The Gaussian kernel is cut where the slice file says: at 4 sigma, sampled at the pixels.
+_KERNEL_REACH = 4.0
+# Fit of the prior: pixels of mocks per iteration, iterations, and knots of the point transform out to 4.7 sigma, where
+# a million pixels end.
+_FIT_PIXELS = 2**21
+_FIT_ITERATIONS = 24
+_N_KNOTS = 191
+_REACH = 4.75
+
+
+class SpectralPriorGenerator(AbstractGenerator):
+    """Coloured noise plus a U-Net's correction, through a point transform and the smoothing kernel, to 1 + delta.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels along a side, a multiple of 8.
+    width
+        Channels at half resolution; twice as many below.
+    training_pixels
+        Side of the fields made during training, a multiple of 8; the whole slice if None. Smaller fields save time
+        where slices are large.
+    smoothing
+        Sigma in pixels of the Gaussian that closes the network; taken from the data by `prepare`.
+
+    Raises
+    ------
+    UserError
+        If a side is not a multiple of 8.
+    """
+
+    emits_density = True
+    prior_wavenumber: Tensor
+    prior_log_power: Tensor
+    normal: Tensor
+    log_field: Tensor
+    kernel: Tensor
+
+    def __init__(
+        self, n_pixels: int, width: int = 32, training_pixels: int | None = None, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(n_pixels)
+        self.width, self.training_pixels = width, training_pixels or n_pixels
+        for name in ("n_pixels", "training_pixels"):
+            if getattr(self, name) % _COARSENING:
+                raise UserError(
+                    f"{name}: this generator needs a multiple of {_COARSENING}, found {getattr(self, name)}"
+                )
+        self.network = _UNet(width)
+        # Spectrum of the prior against |k| in cycles per pixel, up to the corner of the plane.
+        self.register_buffer("prior_wavenumber", torch.linspace(0, math.sqrt(0.5), n_pixels))
+        self.register_buffer("prior_log_power", torch.zeros(n_pixels))
+        # Point transform: normal value -> ln of the unsmoothed field.
+        self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
+        self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
+        self._set_smoothing(smoothing)
+
+    def _set_smoothing(self, smoothing: float) -> None:
+        self.smoothing = smoothing
+        reach = int(_KERNEL_REACH * smoothing + 0.5)
+        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (offsets / smoothing) ** 2) if smoothing else torch.ones(1, dtype=torch.float64)
+        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """``(2, n_pixels, n_pixels)``: white noise to be coloured, and noise for the network."""
+        return (2, self.n_pixels, self.n_pixels)
+
+    @property
+    def training_latent_shape(self) -> tuple[int, ...]:
+        """``(2, training_pixels, training_pixels)``."""
+        return (2, self.training_pixels, self.training_pixels)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
+        prior = self.color(latent[:, 0])
+        return self.to_density(prior + self.network(prior, latent[:, 1]))
+
+    def color(self, noise: Tensor) -> Tensor:
+        """Give white noise ``(n, side, side)`` the spectrum of the prior."""
+        side = noise.shape[-1]
+        kx = torch.fft.fftfreq(side, device=noise.device)
+        ky = torch.fft.rfftfreq(side, device=noise.device)
+        wavenumber = torch.hypot(kx[:, None], ky[None, :])
+        amplitude = torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, self.prior_log_power))
+        return torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=noise.shape[-2:])
+
+    def to_density(self, field: Tensor) -> Tensor:
+        """Take a nearly normal field through the point transform and the smoothing to 1 + delta."""
+        unsmoothed = torch.exp(interpolate(field, self.normal, self.log_field))
+        return smooth(unsmoothed, self.kernel)
+
+    def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
+        """Fit spectrum and point transform so that the mocks of the untrained network have the data's P(k) and pixels.
+
+        Both are corrected through the smoothing by damped iteration, since the spectrum of a Gaussian field is not that
+        of its exponential.
+        """
+        self._set_smoothing(metadata.smoothing)
+        side = self.n_pixels
+        bins = radial_bins(side, to_corner=True).to(density.device)
+        # Target: the spectrum and the quantiles of the training slices.
+        target_power = _mean_power(density, bins)
+        probability = torch.special.ndtr(self.normal.double())
+        target_quantiles = _log_quantiles(density, probability)
+        knots = bins.centres.float() / side
+        log_power = torch.log(_mean_power(transform(density), bins).clamp_min(1e-30))
+        self.log_field.copy_(target_quantiles)
+        n_maps = max(16, _FIT_PIXELS // side**2)
+        generator = torch.Generator(density.device).manual_seed(seed)
+        for iteration in range(_FIT_ITERATIONS):
+            self._set_prior(knots, log_power)
+            noise = torch.randn(n_maps, side, side, generator=generator, device=density.device)
+            mocks = self.to_density(self.color(noise))
+            damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
+            ratio = torch.log(target_power / _mean_power(mocks, bins)).clamp(-3, 3)
+            log_power = log_power + damping * ratio
+            step = damping * (target_quantiles - _log_quantiles(mocks, probability))
+            self.log_field.copy_(torch.cummax(self.log_field + step.float(), 0).values)
+            # The mean of the whole box is 1 by definition.
+            self.log_field -= torch.log(mocks.double().mean()).float()
+
+    def _set_prior(self, knots: Tensor, log_power: Tensor) -> None:
+        table = interpolate(self.prior_wavenumber, knots, log_power.float())
+        # Modes longer than the box: none were seen.
+        table[self.prior_wavenumber < knots[0]] = log_power[0].float()
+        self.prior_log_power.copy_(table)
+        probe = torch.zeros(1, self.n_pixels, self.n_pixels, device=table.device)
+        probe[0, 0, 0] = 1.0
+        # Unit variance: the sum of squares of the filter's response to one spike.
+        self.prior_log_power -= torch.log(self.color(probe).square().sum())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {name: getattr(self, name) for name in ("n_pixels", "width", "training_pixels", "smoothing")}
+
+
+class PatchCritic(AbstractCritic):
+    """Strided convolutions to 4 x 4, minibatch standard deviation, linear score; no normalisation layers.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels along a side of a slice.
+    patch
+        Side of the patches it sees, 8 times a power of two; slices of the same or a smaller side are seen whole, with
+        periodic convolutions.
+    width
+        Channels at half resolution.
+
+    References
+    ----------
+    Minibatch standard deviation: Karras et al. 2018, arXiv:1710.10196, section 3.
+    """
+
+    def __init__(self, n_pixels: int, patch: int = 64, width: int = 64) -> None:
+        super().__init__(n_pixels)
+        self.patch = min(patch, n_pixels)
+        n_strided = round(math.log2(self.patch / 8))
+        if self.patch != 8 * 2**n_strided:
+            raise UserError(f"patch: the critic needs 8 times a power of two pixels, found {self.patch}")
+        mode: Literal["circular", "zeros"] = "circular" if self.patch == n_pixels else "zeros"
+        channels = [width * min(2**level, 4) for level in range(n_strided + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(4, width, 3, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
+        for n_in, n_out in pairwise(channels):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1, padding_mode=mode),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(channels[-1] * 16, 1),
+        )
+
+    @property
+    def patch_pixels(self) -> int:
+        """Side of the patches that the critic sees."""
+        return self.patch
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
+        patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
+        features = self.features(patches.contiguous(memory_format=torch.channels_last))
+        spread = torch.sqrt(features.var(0, unbiased=False) + 1e-8).mean()
+        plane = spread.expand(len(features), 1, *features.shape[-2:])
+        return self.head(torch.cat([features, plane], 1)).squeeze(1)
+
+
+class _UNet(nn.Module):
+    """Correction to the prior field; zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter = _convolution(8, width)
+        self.block1 = _ResidualBlock(width)
+        self.down1 = _convolution(width, 2 * width, stride=2)
+        self.block2 = _ResidualBlock(2 * width)
+        self.down2 = _convolution(2 * width, 2 * width, stride=2)
+        self.block3 = nn.Sequential(_ResidualBlock(2 * width), _ResidualBlock(2 * width))
+        self.up2 = _convolution(4 * width, 2 * width)
+        self.up1 = _convolution(3 * width, width)
+        self.block4 = _ResidualBlock(width)
+        self.leave = _convolution(width, 4)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def forward(self, prior: Tensor, noise: Tensor) -> Tensor:
+        fine = torch.cat([functional.pixel_unshuffle(f.unsqueeze(1), 2) for f in (prior, noise)], 1)
+        fine = self.block1(functional.silu(self.enter(fine.contiguous(memory_format=torch.channels_last))))
+        middle = self.block2(functional.silu(self.down1(fine)))
+        coarse = self.block3(functional.silu(self.down2(middle)))
+        middle = functional.silu(self.up2(torch.cat([middle, functional.interpolate(coarse, scale_factor=2)], 1)))
+        fine = functional.silu(self.up1(torch.cat([fine, functional.interpolate(middle, scale_factor=2)], 1)))
+        return functional.pixel_shuffle(self.leave(self.block4(fine)), 2).squeeze(1)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _convolution(width, width), _convolution(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.second(functional.silu(self.first(features)))
+
+
+def _convolution(n_in: int, n_out: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, padding_mode="circular")
+
+
+def smooth(field: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve periodic fields ``(n, side, side)`` with a separable kernel ``(taps,)``.
+
+    A sum of positive terms, not a product in Fourier space: densities stay positive and exact where they are small.
+    """
+    reach = len(kernel) // 2
+    if not reach:
+        return field
+    rows = functional.conv2d(
+        functional.pad(field.unsqueeze(1), (0, 0, reach, reach), mode="circular"), kernel.view(1, 1, -1, 1)
+    )
+    return functional.conv2d(
+        functional.pad(rows, (reach, reach, 0, 0), mode="circular"), kernel.view(1, 1, 1, -1)
+    ).squeeze(1)
+
+
+def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:
+    """Return the mean P(k) of fields ``(n, side, side)`` in units of the pixel area, shape ``(n_bins,)``."""
+    total = torch.zeros(bins.n_bins, dtype=torch.float64, device=fields.device)
+    for block in fields.split(128):
+        total += power_spectrum(block - 1, bins.n_pixels, bins=bins).sum(0)
+    return total / len(fields)
+
+
+def _log_quantiles(density: Tensor, probability: Tensor) -> Tensor:
+    pixels = density.flatten().sort().values
+    rank = (probability * (len(pixels) - 1)).clamp(0, len(pixels) - 1)
+    below = rank.long().clamp(max=len(pixels) - 2)
+    return torch.log(torch.lerp(pixels[below].double(), pixels[below + 1].double(), rank - below).clamp_min(1e-6))
