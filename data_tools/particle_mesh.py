@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Numbers of a piece: a CPU core's cache holds the arrays of that many; a GPU wants many at once.
-_PIECE = {"cpu": 2**18, "cuda": 2**25}
+_PIECE = {"cpu": 2**17, "cuda": 2**25}
 # Particles of a piece; each has eight cells.
 _PARTICLES = {"cpu": 2**15, "cuda": 2**24}
 _COMPONENTS = 3

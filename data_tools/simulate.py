@@ -20,8 +20,9 @@ from tqdm import tqdm
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
 from cosmogan.units import RODRIGUEZ2018, Cosmology, format_length, parse_length
-from data_tools.cola import ColaSettings, add_force_, evolve, lattice
+from data_tools.cola import ColaSettings, evolve, lattice
 from data_tools.linear import PowerSpectrum, gaussian_field, linear_power
+from data_tools.particle_mesh import ParticleMesh
 from data_tools.slicing import SlabCounter, append_slabs, resolve_slabs, slice_metadata
 from data_tools.snapshots import SnapshotHeader, open_snapshot
 from data_tools.snapshots.gadget_hdf5 import write_gadget_hdf5
@@ -36,6 +37,9 @@ _MESH_FACTOR = 2
 _OFFSET_STREAM = 1
 # The calibration runs at most this many particles along a side: a tenth of a second.
 _CALIBRATION = 64
+# What the calibration leaves out: drifts, memory farther away than in a small run; the initial conditions cost about
+# two steps.
+_OVERHEAD = 1.2
 _BYTES_TORCH = 0.4e9
 _SLICE_CHUNK = 2**20
 
@@ -395,15 +399,22 @@ def _estimate_seconds(parameters: SimulationParameters, device: torch.device) ->
     n = min(_CALIBRATION, parameters.particles)
     mesh = 2 * round(n * parameters.mesh / parameters.particles / 2)
     position = lattice(n, parameters.box_size, device=device)
-    velocity = torch.zeros_like(position)
+    force = torch.empty_like(position)
     elapsed = []
-    for _ in range(2):
-        start = time.perf_counter()
-        add_force_(velocity, position, box_size=parameters.box_size, mesh=mesh, factor=0.0)
-        velocity.sum().item()
-        elapsed.append(time.perf_counter() - start)
-    # Drifts and initial conditions cost about two steps and a fifth of the rest.
-    return 1.2 * min(elapsed) * (parameters.particles / n) ** 3 * (parameters.steps + 2)
+
+    with ParticleMesh(mesh, parameters.box_size, device=device) as particle_mesh:
+
+        def interpolate(rows: slice) -> None:
+            force[rows] = particle_mesh.force_at(position[rows])
+
+        # The first round pays for fresh memory.
+        for _ in range(3):
+            start = time.perf_counter()
+            particle_mesh.compute_force(position)
+            particle_mesh.for_each_particle(interpolate, len(position))
+            force[0].cpu()
+            elapsed.append(time.perf_counter() - start)
+    return _OVERHEAD * min(elapsed) * (parameters.particles / n) ** 3 * (parameters.steps + 2)
 
 
 def _format_seconds(seconds: float) -> str:
