@@ -60,6 +60,7 @@ def render_page(
 def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
     rows = []
     for comparison in comparisons:
+        rows.append(f'<tr class="box"><th class="text" colspan="9">{escape(box_title(comparison))}</th></tr>')
         for entry in comparison.statistics:
             s, floor = entry.summary, entry.floor_summary
             verdict = judge(entry, threshold=threshold)
@@ -67,29 +68,28 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
                 percent(s.median),
                 thirds_text(s),
                 percent(s.maximum),
-                f"{s.within_5_percent} of {s.n_bins}",
-                f"{s.within_20_percent} of {s.n_bins}",
+                f"{s.within_5_percent}, {s.within_20_percent} of {s.n_bins}",
                 "-" if floor is None else percent(floor.median),
                 thirds_text(floor),
                 "-" if floor is None else percent(floor.maximum),
             ]
             rows.append(
-                f'<tr><td class="text box">{escape(box_title(comparison))}</td>'
-                f'<td class="text">{escape(entry.statistic.title)}</td>'
+                f'<tr><td class="text">{escape(entry.statistic.title)}</td>'
+                f'<td class="verdict {verdict.outcome}">{escape(verdict.text)}</td>'
                 + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-                + f'<td class="text {verdict.outcome}">{escape(verdict.text)}</td></tr>'
+                + "</tr>"
             )
             for name, value in s.distances.items():
                 itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
                 rows.append(
-                    f'<tr class="aside"><td></td><td class="text">{escape(name)}, nats</td><td>{value:.2g}</td>'
-                    f"<td></td><td></td><td></td><td></td><td>{itself}</td><td></td><td></td><td></td></tr>"
+                    f'<tr class="aside"><td class="text">{escape(name)}, nats</td><td></td><td>{value:.2g}</td>'
+                    f"<td></td><td></td><td></td><td>{itself}</td><td></td><td></td></tr>"
                 )
-    medians = "<th>median</th><th>by thirds of range</th><th>largest</th>"
+    medians = "<th>median</th><th>by thirds</th><th>largest</th>"
     head = (
-        '<tr><th></th><th></th><th colspan="5">mocks / simulation − 1</th><th colspan="3">simulation / itself − 1</th>'
-        '<th></th></tr><tr><th class="text">Box</th><th class="text">Statistic</th>'
-        f'{medians}<th>bins in 5%</th><th>bins in 20%</th>{medians}<th class="text">Verdict</th></tr>'
+        '<tr><th></th><th></th><th colspan="4">mocks / simulation − 1</th><th colspan="3">simulation / itself − 1</th>'
+        f'</tr><tr><th class="text">Statistic</th><th class="text">Verdict</th>{medians}<th>bins in 5%, 20%</th>'
+        f"{medians}</tr>"
     )
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
