@@ -58,6 +58,7 @@ def validate(
         )
     if not 0 <= threshold < float("inf"):
         raise UserError(f"threshold: expected a relative difference >= 0 such as 0.05, got {threshold}")
+    _require_device(device)
     # Before the work, not after it.
     require_report_folder(out, overwrite=overwrite)
     comparisons = [
@@ -69,3 +70,13 @@ def validate(
     print(f"report: {page}")
     passed = all(judge(entry, threshold=threshold).passed for c in comparisons for entry in c.statistics)
     return 1 if strict and not passed else 0
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+        expected = "cpu or cuda" if torch.cuda.is_available() else "cpu (no CUDA device is visible)"
+        raise UserError(f"device: {device!r} cannot be used here; expected {expected}") from None

@@ -212,3 +212,8 @@ class TestCommand:
     def test_threshold(self, files: list[str], tmp_path: Path, threshold: float) -> None:
         with pytest.raises(UserError, match="threshold"):
             validate(files, out=str(tmp_path / "out"), threshold=threshold)
+
+    @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+    def test_device(self, files: list[str], tmp_path: Path, device: str) -> None:
+        with pytest.raises(UserError, match=f"device: '{device}'"):
+            validate(files, out=str(tmp_path / "out"), device=device)
