@@ -3,100 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
-from cosmogan.units import RODRIGUEZ2018, Cosmology, format_length, parse_length
-from data_tools.cola import ColaSettings, evolve, lattice
-from data_tools.linear import PowerSpectrum, gaussian_field, linear_power
-from data_tools.particle_mesh import ParticleMesh
+from cosmogan.units import RODRIGUEZ2018, Cosmology, parse_length
+from data_tools.realisations import SimulationParameters, default_steps, run_seeds
 from data_tools.slicing import SlabCounter, append_slabs, resolve_slabs, slice_metadata
 from data_tools.snapshots import SnapshotHeader, open_snapshot
 from data_tools.snapshots.gadget_hdf5 import write_gadget_hdf5
 
-# Boxes at least this wide (Mpc/h) need 15 steps, smaller ones 30: at 100 Mpc/h and k = 3.2 h/Mpc, 10 / 20 / 30 steps
-# are off by -36 / -10 / -2 per cent.
-_LARGE_BOX = 200.0
-_STEPS_LARGE, _STEPS_SMALL = 15, 30
 # Force cells per particle spacing.
 _MESH_FACTOR = 2
-# Marks the random stream of the lattice offset apart from that of the phases.
-_OFFSET_STREAM = 1
-# The calibration runs at most this many particles along a side: a tenth of a second.
-_CALIBRATION = 64
-# What the calibration leaves out: drifts, memory farther away than in a small run; the initial conditions cost about
-# two steps.
-_OVERHEAD = 1.2
-_BYTES_TORCH = 0.4e9
 _SLICE_CHUNK = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationParameters:
-    """Everything that determines a simulation but the seed; two runs that agree in it may share a folder.
-
-    Parameters
-    ----------
-    box_size
-        Mpc/h.
-    particles, mesh
-        Particles and force cells along a side.
-    steps
-        Time steps, equal in scale factor.
-    start_redshift, redshift
-        Of the first and the last step.
-    cosmology
-        All parameters but w0.
-    """
-
-    box_size: float
-    particles: int
-    mesh: int
-    steps: int
-    start_redshift: float
-    redshift: float
-    cosmology: Cosmology
-
-    def __post_init__(self) -> None:
-        if self.particles < 4 or self.particles % 2:
-            raise UserError(f"particles must be even and at least 4 along a side, got {self.particles}")
-        if self.mesh < self.particles or self.mesh % 2:
-            raise UserError(f"mesh must be even and not below particles ({self.particles}), got {self.mesh}")
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
-        if not (math.isfinite(self.start_redshift) and -1 < self.redshift < self.start_redshift):
-            raise UserError(
-                f"redshift must lie above -1 and below start_redshift; got redshift {self.redshift:g}, "
-                f"start_redshift {self.start_redshift:g}"
-            )
-
-    def to_json(self) -> str:
-        """Return the parameters as text, for comparison and for the record."""
-        return json.dumps(asdict(self) | {"cosmology": self.cosmology.known()}, sort_keys=True)
-
-    def settings(self) -> ColaSettings:
-        """Return what the integrator needs."""
-        return ColaSettings(
-            box_size=self.box_size,
-            cosmology=self.cosmology,
-            steps=self.steps,
-            mesh=self.mesh,
-            start_redshift=self.start_redshift,
-            redshift=self.redshift,
-        )
 
 
 def simulate(
@@ -187,7 +114,7 @@ def simulate(
         box_size=side,
         particles=particles,
         mesh=_MESH_FACTOR * particles if mesh is None else mesh,
-        steps=(_STEPS_LARGE if side >= _LARGE_BOX else _STEPS_SMALL) if steps is None else steps,
+        steps=default_steps(side) if steps is None else steps,
         start_redshift=start_redshift,
         redshift=redshift,
         cosmology=cosmology,
@@ -252,45 +179,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def run_seed(
-    parameters: SimulationParameters,
-    power: PowerSpectrum,
-    seed: int,
-    *,
-    device: torch.device,
-    on_step: Callable[[], None] | None = None,
-) -> np.ndarray:
-    """Simulate one realisation.
-
-    Parameters
-    ----------
-    parameters
-        What to simulate.
-    power
-        Linear P(k) at redshift 0, (Mpc/h)^3 of h/Mpc.
-    seed
-        Of the phases and of the offset of the box.
-    device
-        Where to compute.
-    on_step
-        Called after each step.
-
-    Returns
-    -------
-        Positions, shape ``(particles^3, 3)``, float32, in ``[0, box_size)`` Mpc/h.
-    """
-    box = parameters.box_size
-    field = gaussian_field(power, n_grid=parameters.particles, box_size=box, seed=seed)
-    positions = evolve(field, parameters.settings(), device=device, on_step=on_step).cpu().numpy()
-    # A periodic box has no origin, so a uniform translation is as likely a realisation as the box itself; it moves the
-    # particle lattice, which survives in voids, against the pixel grid.
-    offset = np.random.default_rng([seed, _OFFSET_STREAM]).uniform(0, box, 3).astype(np.float32)
-    positions += offset
-    positions -= np.float32(box) * (positions >= box)
-    np.clip(positions, 0, np.nextafter(np.float32(box), np.float32(0)), out=positions)
-    return positions
-
-
 def _simulate_snapshots(
     folder: Path, parameters: SimulationParameters, seeds: list[int], *, device: torch.device, overwrite: bool
 ) -> list[Path]:
@@ -299,9 +187,10 @@ def _simulate_snapshots(
     name = f"snapshot_{parameters.box_size:g}Mpch"
     paths = {seed: folder / f"{name}_seed{seed:04d}.hdf5" for seed in seeds}
     record = parameters.to_json()
-    todo = _pending(paths, record, _snapshot_record, overwrite=overwrite)
+    todo = _pending(paths, record, _snapshot_record, overwrite=overwrite, redo=overwrite)
+    _announce_skipped(seeds, todo)
     _require_space(folder, len(todo) * (12 * parameters.particles**3 + 10_000))
-    for seed, positions in _runs(parameters, todo, device):
+    for seed, positions in run_seeds(parameters, todo, device=device):
         write_gadget_hdf5(
             paths[seed],
             positions,
@@ -329,15 +218,17 @@ def _simulate_slices(
     record = json.dumps(json.loads(parameters.to_json()) | slicing, sort_keys=True)
     seed_text = ",".join(map(str, seeds))
     whole = json.dumps(json.loads(record) | {"seeds": seed_text}, sort_keys=True)
-    if not _pending({0: path}, whole, _slices_record, overwrite=overwrite, noun="file"):
+    if not _pending({0: path}, whole, _slices_record, overwrite=overwrite, redo=overwrite):
+        print(f"{path}: complete already with these parameters; nothing to do", file=sys.stderr)
         return path
     parts = {seed: path.with_name(f"{path.name}.parts") / f"seed{seed:04d}.h5" for seed in seeds}
-    todo = _pending(parts, record, _slices_record, overwrite=overwrite)
+    todo = _pending(parts, record, _slices_record, overwrite=overwrite, redo=False)
+    _announce_skipped(seeds, todo)
     bytes_per_seed = 3 * n_slabs * metadata.n_pixels**2 * (2 if metadata.quantity == "counts" else 4)
     # The parts and the whole file exist together for a moment.
     _require_space(path.parent, bytes_per_seed * (len(todo) + len(seeds)))
     n_slices = 3 * n_slabs
-    for seed, positions in _runs(parameters, todo, device):
+    for seed, positions in run_seeds(parameters, todo, device=device):
         counter = SlabCounter(box_size=metadata.box_size, pixels=metadata.n_pixels, slabs=n_slabs)
         for start in range(0, len(positions), _SLICE_CHUNK):
             counter.add(positions[start : start + _SLICE_CHUNK])
@@ -355,101 +246,59 @@ def _simulate_slices(
                 for start, block in part.blocks():
                     rows = slice(start, start + len(block))
                     writer.append(block, realisation=seed, axis=part.axis[rows], position=part.position[rows])
-    shutil.rmtree(parts[seeds[0]].parent)
+    for part_path in parts.values():
+        part_path.unlink()
+    folder = part_path.parent
+    if not any(folder.iterdir()):
+        folder.rmdir()
     return path
 
 
-def _runs(parameters: SimulationParameters, seeds: list[int], device: torch.device) -> Iterator[tuple[int, np.ndarray]]:
-    """Simulate the seeds one after the other, with one progress bar over all steps."""
-    if not seeds:
-        return
-    # The largest wave number of the initial grid is the corner of its cube.
-    power = linear_power(parameters.cosmology, math.sqrt(3) * math.pi * parameters.particles / parameters.box_size)
-    _announce(parameters, seeds, device)
-    with tqdm(total=len(seeds) * parameters.steps, desc="simulate", unit="step") as bar:
-
-        def on_step() -> None:
-            bar.update()
-
-        for seed in seeds:
-            bar.set_postfix_str(f"seed {seed}")
-            yield seed, run_seed(parameters, power, seed, device=device, on_step=on_step)
-
-
-def _announce(parameters: SimulationParameters, seeds: list[int], device: torch.device) -> None:
-    box = format_length(parameters.box_size, parameters.cosmology.h)
-    seconds = len(seeds) * _estimate_seconds(parameters, device)
-    where = "memory" if device.type == "cpu" else f"memory on {device}"
-    print(
-        f"simulating {len(seeds)} x {parameters.particles}^3 particles in {box}, {parameters.steps} steps, "
-        f"mesh {parameters.mesh}^3: about {_estimate_bytes(parameters) / 1e9:.1f} GB of {where} and about "
-        f"{_format_seconds(seconds)}",
-        file=sys.stderr,
-    )
-
-
-def _estimate_bytes(parameters: SimulationParameters) -> float:
-    # Positions, velocities and two displacement fields; on the mesh three force components, the modes of the density
-    # and two work arrays of a transform.
-    return _BYTES_TORCH + 48 * parameters.particles**3 + 24 * parameters.mesh**3
-
-
-def _estimate_seconds(parameters: SimulationParameters, device: torch.device) -> float:
-    """Time one step of a small run on this machine and scale it by particles and steps."""
-    n = min(_CALIBRATION, parameters.particles)
-    mesh = 2 * round(n * parameters.mesh / parameters.particles / 2)
-    position = lattice(n, parameters.box_size, device=device)
-    force = torch.empty_like(position)
-    elapsed = []
-
-    with ParticleMesh(mesh, parameters.box_size, device=device) as particle_mesh:
-
-        def interpolate(rows: slice) -> None:
-            force[rows] = particle_mesh.force_at(position[rows])
-
-        # The first round pays for fresh memory.
-        for _ in range(3):
-            start = time.perf_counter()
-            particle_mesh.compute_force(position)
-            particle_mesh.for_each_particle(interpolate, len(position))
-            force[0].cpu()
-            elapsed.append(time.perf_counter() - start)
-    return _OVERHEAD * min(elapsed) * (parameters.particles / n) ** 3 * (parameters.steps + 2)
-
-
-def _format_seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _pending(
-    paths: dict[int, Path],
-    record: str,
-    read_record: Callable[[Path], str | None],
-    *,
-    overwrite: bool,
-    noun: str = "seed",
+    paths: dict[int, Path], record: str, read_record: Callable[[Path], str | None], *, overwrite: bool, redo: bool
 ) -> list[int]:
-    """Return the seeds still to do, and say so; refuse to touch files made with other parameters."""
-    done = []
+    """Return the seeds whose files are still to be made.
+
+    Parameters
+    ----------
+    paths
+        File of each seed.
+    record
+        Parameters that a complete file must carry.
+    read_record
+        Reads them from a file.
+    overwrite
+        Replace files made with other parameters, instead of refusing.
+    redo
+        Replace complete files too.
+    """
+    todo = []
     for seed, path in paths.items():
-        if overwrite or not path.exists():
+        if redo or not path.exists():
+            todo.append(seed)
             continue
-        found = read_record(path)
-        if found != record:
+        try:
+            found = read_record(path)
+        except UserError:
+            if not overwrite:
+                raise
+            found = None
+        if found == record:
+            continue
+        if not overwrite:
             raise UserError(
                 f"{path}: exists already and was made otherwise ({_record_difference(found, record)}); "
                 "choose another name or add --overwrite"
             )
-        done.append(seed)
-    todo = [seed for seed in paths if seed not in done]
-    if done and noun == "seed":
-        rest = f"simulating {', '.join(map(str, todo))}" if todo else "nothing to do"
-        print(f"complete already, skipped: seed {', '.join(map(str, done))}; {rest}", file=sys.stderr)
-    elif done:
-        print(f"{paths[done[0]]}: complete already with these parameters; nothing to do", file=sys.stderr)
+        todo.append(seed)
     return todo
+
+
+def _announce_skipped(seeds: list[int], todo: list[int]) -> None:
+    done = [str(seed) for seed in seeds if seed not in todo]
+    if done:
+        rest = f"simulating {', '.join(map(str, todo))}" if todo else "nothing left to simulate"
+        print(f"complete already, skipped: seed {', '.join(done)}; {rest}", file=sys.stderr)
 
 
 def _record_difference(found: str | None, expected: str) -> str:
@@ -483,9 +332,13 @@ def _provenance(record: str) -> dict[str, str]:
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    """Make the folder and refuse one that cannot take the files, before hours of computing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror})") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: no permission to write there")
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free on that disk")
