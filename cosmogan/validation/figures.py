@@ -33,7 +33,7 @@ _STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
 }
 # The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
-_RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.35, 1.05
+_RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.8, 1.05
 
 
 def axis_label(label: str, units: str) -> str:
