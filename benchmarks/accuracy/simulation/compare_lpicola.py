@@ -4,8 +4,8 @@
 
 FILE is HDF5 with the attributes box_size (Mpc/h), omega_m, redshift, start_redshift, and two cubes of side n:
 ``linear_density``, the linear overdensity at redshift 0 that L-PICOLA started from (particles at
-``q = i box_size / n``), and ``counts``, its particles at the final redshift in the n^3 cells. Prints a table and writes compare_lpicola.json and
-compare_lpicola.md. Exit code 1 if a ratio is off by more than the bar.
+``q = i box_size / n``), and ``counts``, its particles at the final redshift in the n^3 cells. Prints a table and writes
+compare_lpicola.json and compare_lpicola.md. Exit code 1 if a ratio is off by more than the bar.
 """
 
 import argparse
