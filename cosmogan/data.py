@@ -220,4 +220,5 @@ def augment(slices: Tensor, *, seed: int) -> Tensor:
 
 def derive_seed(*words: int) -> int:
     """Return a 63-bit seed that depends on all of the given numbers."""
-    return int(np.random.SeedSequence([int(w) for w in words]).generate_state(1, np.uint64)[0] >> 1)
+    # The number of words too: a seed sequence does not tell trailing zeros.
+    return int(np.random.SeedSequence([len(words), *map(int, words)]).generate_state(1, np.uint64)[0] >> 1)

@@ -62,16 +62,10 @@ def fit(words: list[str]) -> Path:
         auto_configure_optimizers=False,
     )
     checkpoint = cli.config.ckpt_path
-    try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except KeyboardInterrupt:
-        raise
-    finally:
-        for logger in cli.trainer.loggers:
-            logger.finalize("done")
-    best = cli.trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
-    return Path(best.best_model_path)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if cli.trainer.interrupted:
+        raise KeyboardInterrupt
+    return Path(cli.config.out) / "best.ckpt"
 
 
 class _Parser(LightningArgumentParser):
@@ -118,10 +112,11 @@ class _FitCLI(LightningCLI):
                 CSVLogger(out, name="", version=""),
                 TensorBoardLogger(out, name="", version=""),
             ]
-        best = ModelCheckpoint(
-            dirpath=out, filename="best", monitor="score", mode="min", save_last=True, enable_version_counter=False
-        )
-        return super().instantiate_trainer(**kwargs, callbacks=[best, SliceProgress()])
+        # Two, because `save_last` follows the best one and would leave out passes without a record.
+        common: dict[str, Any] = {"dirpath": out, "save_on_train_epoch_end": False, "enable_version_counter": False}
+        best = ModelCheckpoint(filename="best", monitor="score", mode="min", **common)
+        last = ModelCheckpoint(filename="last", **common)
+        return super().instantiate_trainer(**kwargs, callbacks=[best, last, SliceProgress()])
 
 
 def _require_free(out: Path, *, resumed: bool, overwrite: bool) -> None:
@@ -163,9 +158,11 @@ def _find_recipes(word: str, before: str) -> str:
 
 def _quieten() -> None:
     """Drop messages that tell a user of this command nothing."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         "isinstance.treespec",
+        "LightningCLI's args parameter",
         "Found .* module.s. in eval mode",
         ".*does not have many workers",
         "Checkpoint directory .* exists",

@@ -42,7 +42,7 @@ def generate(
     seed
         Of the mocks, 0 to 2147483647; it is their realisation number.
     batch_size
-        Slices computed at a time.
+        Slices computed at a time on a GPU.
     device
         "cpu", "cuda" or "cuda:1".
     overwrite

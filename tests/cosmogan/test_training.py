@@ -1,0 +1,218 @@
+"""The training engine on toys: it learns, it resumes exactly, what it writes can be used."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from cosmogan.data import SliceDataModule
+from cosmogan.ema import update_average
+from cosmogan.emulator import Emulator, export_checkpoint, load_checkpoint
+from cosmogan.errors import UserError
+from cosmogan.fit import fit
+from cosmogan.gan import CosmoGAN
+from cosmogan.losses.non_saturating import NonSaturating
+from cosmogan.losses.wasserstein import Wasserstein
+from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
+from cosmogan.slices import write_example
+from cosmogan.transforms import LogTransform
+
+RECIPE = """
+data: {batch_size: 4, slices_per_epoch: 24}
+model:
+  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
+  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
+  objective: {class_path: Relativistic, init_args: {gamma: 1.0, every: 2}}
+  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
+  pins: {class_path: StatisticPins}
+  max_slices: 120
+  generator_warmup: 40
+  final_lr: 0.1
+validation: {n_mocks: 8, draw: false}
+trainer: {accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    path = tmp_path / "slices.h5"
+    write_example(path, n_realisations=3, n_slices=8)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(checkpoint)["state_dict"]
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, msg=name)
+
+
+def words(recipe: Path, example: Path, out: Path, *more: str) -> list[str]:
+    return ["--config", str(recipe), "--data.path", str(example), "--out", str(out), *more]
+
+
+def test_a_run_leaves_what_it_promises(tmp_path: Path, recipe: Path, example: Path):
+    best = fit(words(recipe, example, tmp_path / "run", "--validation.draw", "true"))
+    assert best == tmp_path / "run" / "best.ckpt"
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 5
+    assert list((tmp_path / "run").glob("events.out.tfevents*"))
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    scores = [float(row["score"]) for row in rows if row["score"]]
+    assert len(scores) == 5
+    record = json.loads(load_checkpoint(best)["cosmogan"])
+    assert record["training"]["realisations"] == [0, 1]
+    # The checkpoint is the one of the best score, not the last.
+    assert record["training"]["n_slices_seen"] == 24 * (1 + int(np.argmin(scores)))
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, recipe: Path, example: Path, monkeypatch):
+    fit(words(recipe, example, tmp_path / "whole"))
+    whole = weights(tmp_path / "whole" / "last.ckpt")
+
+    # Pull the plug in the middle of the third pass.
+    def pull_the_plug(self: CosmoGAN, *_) -> None:
+        if self.n_steps == 15:
+            raise RuntimeError("pulled the plug")
+
+    monkeypatch.setattr(CosmoGAN, "on_train_batch_end", pull_the_plug)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        fit(words(recipe, example, tmp_path / "cut"))
+    monkeypatch.undo()
+    last = tmp_path / "cut" / "last.ckpt"
+    assert json.loads(load_checkpoint(last)["cosmogan"])["training"]["n_steps"] == 12
+    fit(words(recipe, example, tmp_path / "cut", "--ckpt_path", str(last)))
+    assert_same(weights(last), whole)
+    # Twin: another seed is another run.
+    fit(words(recipe, example, tmp_path / "other", "--model.seed", "1"))
+    with pytest.raises(AssertionError):
+        assert_same(weights(tmp_path / "other" / "last.ckpt"), whole)
+
+
+@pytest.mark.slow
+def test_kill_dash_nine_and_resume(tmp_path: Path, recipe: Path, example: Path):
+    program = [sys.executable, "-m", "cosmogan.cli", "fit"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    longer = ("--model.max_slices", "2400")
+    subprocess.run(program + words(recipe, example, tmp_path / "whole", *longer), check=True, env=environment)
+    process = subprocess.Popen(program + words(recipe, example, tmp_path / "cut", *longer), env=environment)
+    last = tmp_path / "cut" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resume = words(recipe, example, tmp_path / "cut", *longer, "--ckpt_path", str(last))
+    subprocess.run(program + resume, check=True, env=environment)
+    assert_same(weights(last), weights(tmp_path / "whole" / "last.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "normalisation"), [(NonSaturating(), "batch"), (Wasserstein(), "none")], ids=["nonsaturating", "wgan"]
+)
+def test_the_papers_networks_train_and_become_an_emulator(tmp_path: Path, example: Path, objective, normalisation: str):
+    torch.manual_seed(0)
+    module = CosmoGAN(
+        DCGANGenerator(16, latent_size=8, width=4, bounded=False),
+        DCGANCritic(16, width=4, normalisation=normalisation),
+        objective,
+        LogTransform(),
+        max_slices=48,
+        n_critic_steps=2,
+    )
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    trainer = L.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=-1, logger=False, enable_progress_bar=False
+    )
+    trainer.fit(module, datamodule=SliceDataModule(str(example), batch_size=4, slices_per_epoch=24))
+    assert (module.n_slices_seen, module.n_steps) == (48, 12)
+    moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+    for part in ("generator.layers", "critic.layers", "average.layers", "transform.scale"):
+        assert any(name.startswith(part) for name in moved), part
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    export_checkpoint(str(tmp_path / "a.ckpt"), out=str(tmp_path / "a.safetensors"))
+    slices = Emulator.load(tmp_path / "a.safetensors").sample(3, seed=1)
+    assert slices.shape == (3, 16, 16)
+    assert (slices >= 0).all()
+
+
+def test_batch_normalisation_under_a_gradient_penalty_is_refused():
+    with pytest.raises(UserError, match="batch normalisation"):
+        CosmoGAN(DCGANGenerator(16), DCGANCritic(16), Wasserstein(), LogTransform())
+
+
+def test_the_average_halves_its_distance_in_a_half_life():
+    average, current = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(average.weight)
+    torch.nn.init.ones_(current.weight)
+    for _ in range(10):
+        update_average(average, current, decay=0.5 ** (16 / 160))
+    assert average.weight.item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--model.lerning_rate", "1"], "lerning_rate"),
+        (["--model.max_slices", "many"], "max_slices"),
+        (["--data.n_validation", "3"], "holds 3 realisations"),
+        (["--model.critic.init_args.patch", "12"], "patch: the critic needs"),
+        (["--config", "demo/box250"], "demo/box500"),
+    ],
+)
+def test_bad_words_to_fit(tmp_path: Path, recipe: Path, example: Path, more: list[str], expected: str):
+    with pytest.raises(UserError, match=expected):
+        fit(words(recipe, example, tmp_path / "run", *more))
+    assert not list((tmp_path).glob("run/*.ckpt"))
+
+
+def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path):
+    fit(words(recipe, example, tmp_path / "run"))
+    with pytest.raises(UserError, match="--overwrite"):
+        fit(words(recipe, example, tmp_path / "run"))
+    with pytest.raises(UserError, match=r"--ckpt_path together with --model.seed"):
+        fit(
+            words(
+                recipe, example, tmp_path / "run", "--ckpt_path", str(tmp_path / "run/last.ckpt"), "--model.seed", "2"
+            )
+        )
+    fit(words(recipe, example, tmp_path / "run", "--overwrite"))
+
+
+def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
+    marker = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    torch.save({"cosmogan": "{}", "state_dict": Trap()}, tmp_path / "trap.ckpt")
+    with pytest.raises(UserError, match="unsafe"):
+        load_checkpoint(tmp_path / "trap.ckpt")
+    assert not marker.exists()
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="another program"):
+        load_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.ckpt")
