@@ -43,7 +43,8 @@ class PhysicsValidation(L.Callback):
 
     def __init__(self, n_mocks: int = 512, draw: bool = True) -> None:
         self.n_mocks, self.draw = n_mocks, draw
-        self.statistics: list[AbstractStatistic] = [PowerSpectrum(), Histogram(), Peaks()]
+        # Logarithmic rings: the median over linear ones would be blind to large scales.
+        self.statistics: list[AbstractStatistic] = [PowerSpectrum("log"), Histogram(), Peaks()]
         self._reference: dict[str, np.ndarray] = {}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

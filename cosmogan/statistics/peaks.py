@@ -13,6 +13,7 @@ from cosmogan.statistics.base import AbstractStatistic
 
 # Window of the maximum filter, as in Rodriguez et al. 2018 (arXiv:1801.09070).
 _WINDOW = 5
+SMALLEST_SIDE = _WINDOW
 # Peaks per slice in the reference below which a bin is too sparse to enter the summary.
 _SPARSE = 0.1
 
@@ -76,7 +77,7 @@ class Peaks(AbstractStatistic):
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
         """Return the number of peaks in each bin."""
         inner = torch.from_numpy(self._inner).to(fields.device)
-        place = torch.bucketize(fields.double(), inner, right=True).flatten(1)
+        place = torch.bucketize(fields.double().contiguous(), inner, right=True).flatten(1)
         counts = torch.zeros(len(fields), len(inner) + 1, dtype=torch.float64, device=fields.device)
         return counts.scatter_add(1, place, find_peaks(fields).flatten(1).double())
 

@@ -17,6 +17,7 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.measurement import Measurement, measure
+from cosmogan.statistics.peaks import SMALLEST_SIDE, Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import (
     Comparison,
@@ -51,7 +52,7 @@ def compare(
     reference
         Slice file of a simulation, best with several realisations.
     statistics
-        What to measure; power spectrum and pixel histogram if not given.
+        What to measure; `default_statistics` if not given.
     n_bootstrap
         Draws of realisations for the errors.
     seed
@@ -67,10 +68,10 @@ def compare(
     """
     if n_bootstrap < 2:
         raise UserError(f"bootstrap: expected at least 2 draws, got {n_bootstrap}")
-    chosen = (PowerSpectrum(), Histogram()) if statistics is None else tuple(statistics)
     with SliceReader(mocks) as mock_reader, SliceReader(reference) as reference_reader:
         _require_comparable(mock_reader, reference_reader)
         metadata = _as_density(reference_reader.metadata)
+        chosen = default_statistics(metadata) if statistics is None else tuple(statistics)
         mock_measured = _measure(mock_reader, chosen, device)
         reference_measured = _measure(reference_reader, chosen, device)
         mock_file = _input_file(mock_reader, mock_measured)
@@ -95,6 +96,12 @@ def compare(
             mocks_shown=_some_slices(mock_reader, seed),
             reference_shown=_some_slices(reference_reader, seed),
         )
+
+
+def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
+    """Return power spectrum, pixel histogram and, where slices are large enough to have any, peaks."""
+    peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE else ()
+    return (PowerSpectrum(), Histogram(), *peaks)
 
 
 def compare_statistic(

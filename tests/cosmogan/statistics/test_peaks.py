@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import maximum_filter
+
+from cosmogan.slices import SliceMetadata
+from cosmogan.statistics.peaks import Peaks, find_peaks
+
+METADATA = SliceMetadata(box_size=100.0, n_pixels=32, thickness=1.0)
+
+
+def fields(n: int = 6) -> torch.Tensor:
+    return torch.exp(torch.randn(n, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def test_peaks_are_those_of_scipy():
+    slices = fields()
+    expected = [maximum_filter(s, 5, mode="wrap") == s for s in slices.numpy()]
+    np.testing.assert_array_equal(find_peaks(slices).numpy(), expected)
+
+
+def test_a_lattice_of_spikes():
+    slices = torch.full((1, 32, 32), 0.5)
+    slices[0, ::8, ::8] = 20.0
+    counts = Peaks().per_slice(slices, METADATA)[0]
+    edges = Peaks().edges(METADATA)
+    (bin_of_spikes,) = np.flatnonzero((edges[:-1] <= 20.0) & (20.0 < edges[1:]))
+    assert counts[bin_of_spikes] == 16
+    # Twin: spikes five per cent of a bin's width higher than its edge lie in the next bin.
+    slices[0, ::8, ::8] = edges[bin_of_spikes + 1] * 1.001
+    assert Peaks().per_slice(slices, METADATA)[0][bin_of_spikes] == 0
+
+
+def test_of_two_equal_neighbours_one_counts():
+    slices = torch.rand(1, 16, 16)
+    slices[0, 4, 4] = slices[0, 4, 5] = 9.0
+    # Across the periodic edge as well.
+    slices[0, 10, 15] = slices[0, 10, 0] = 7.0
+    found = find_peaks(slices)
+    assert found[0, 4, 4:6].sum() == 1
+    assert found[0, 10, [15, 0]].sum() == 1
+
+
+@pytest.mark.parametrize(
+    "move",
+    [lambda s: s.roll((3, 7), (1, 2)), lambda s: s.transpose(1, 2), lambda s: s.flip(1)],
+    ids=["roll", "t", "flip"],
+)
+def test_symmetries_do_not_matter(move):
+    one, other = (Peaks().per_slice(s, METADATA) for s in (fields(), move(fields())))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_every_peak_is_in_one_bin_and_small_slices_are_refused():
+    assert Peaks().per_slice(fields(), METADATA).sum() == find_peaks(fields()).sum()
+    with pytest.raises(ValueError, match="at least 5 pixels"):
+        find_peaks(torch.zeros(1, 4, 4))
