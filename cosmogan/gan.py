@@ -174,6 +174,11 @@ class CosmoGAN(L.LightningModule):
         if self.n_slices_seen >= self.max_slices:
             self.trainer.should_stop = True
 
+    @torch.no_grad()
+    def on_validation_epoch_start(self) -> None:
+        """Make the averaged generator ready for use, and so for the checkpoint that follows."""
+        self.average.calibrate(seed=self.seed)
+
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Do nothing: the physics callback compares whole sets of slices."""
 

@@ -23,7 +23,7 @@ class StatisticPins(nn.Module):
     Parameters
     ----------
     power
-        Weight of the power spectrum of the density, averaged over bins.
+        Weight of the power spectrum of the density, averaged over ln k.
     distribution
         Weight of the soft cumulative distribution of the network values.
     mean
@@ -87,7 +87,12 @@ class StatisticPins(nn.Module):
             deviation = torch.log(running / target)
             # Value: the squared deviation of the running mean; gradient: as if the batch were all of it.
             through_batch = (batch - batch.detach()) / running
-            total = total + self.weights[name] * (deviation.square() + 2 * deviation * through_batch).mean().float()
+            terms = deviation.square() + 2 * deviation * through_batch
+            if name == "power":
+                # Linear rings are dense at high k; equal weight per logarithmic interval keeps the large scales.
+                ring = torch.arange(1, len(terms) + 1, device=terms.device)
+                terms = terms / ring * (len(terms) / (1 / ring).sum())
+            total = total + self.weights[name] * terms.mean().float()
         return total
 
     def _power(self, density: Tensor) -> Tensor:

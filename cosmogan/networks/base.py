@@ -57,6 +57,17 @@ class AbstractGenerator(nn.Module, ABC):
             Of the random numbers that the fit may need.
         """
 
+    def calibrate(self, *, seed: int) -> None:
+        """Measure, in evaluation mode, the normalisations that training takes from each batch; by default nothing.
+
+        Averaged weights are not the weights whose batches were normalised, so this is done before they are used.
+
+        Parameters
+        ----------
+        seed
+            Of the latents.
+        """
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor that build this generator again."""

@@ -29,6 +29,8 @@ _KERNEL_REACH = 4.0
 # a million pixels end.
 _FIT_PIXELS = 2**21
 _FIT_ITERATIONS = 24
+_FIT_BATCH = 32
+_CALIBRATION_PIXELS = 2**21
 _N_KNOTS = 191
 _REACH = 4.75
 
@@ -60,6 +62,9 @@ class SpectralPriorGenerator(AbstractGenerator):
     normal: Tensor
     log_field: Tensor
     kernel: Tensor
+    field_mean: Tensor
+    field_std: Tensor
+    mean_density: Tensor
 
     def __init__(
         self, n_pixels: int, width: int = 32, training_pixels: int | None = None, smoothing: float = 0.0
@@ -78,6 +83,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Point transform: normal value -> ln of the unsmoothed field.
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
+        # Set by `calibrate`.
+        self.register_buffer("field_mean", torch.zeros(()))
+        self.register_buffer("field_std", torch.ones(()))
+        self.register_buffer("mean_density", torch.ones(()))
         self._set_smoothing(smoothing)
 
     def _set_smoothing(self, smoothing: float) -> None:
@@ -99,8 +108,27 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
+        field = self._field(latent)
+        # Mean and variance of the field would drift first; they are normalised as in a batch normalisation.
+        mean, std = (field.mean(), field.std()) if self.training else (self.field_mean, self.field_std)
+        return self.to_density((field - mean) / std) / self.mean_density
+
+    def _field(self, latent: Tensor) -> Tensor:
         prior = self.color(latent[:, 0])
-        return self.to_density(prior + self.network(prior, latent[:, 1]))
+        return prior + self.network(prior, latent[:, 1])
+
+    def calibrate(self, *, seed: int) -> None:
+        """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks."""
+        device = self.prior_log_power.device
+        random = torch.Generator().manual_seed(seed)
+        n_maps = max(_FIT_BATCH, _CALIBRATION_PIXELS // self.n_pixels**2)
+        latents = [torch.randn(_FIT_BATCH, *self.latent_shape, generator=random) for _ in range(n_maps // _FIT_BATCH)]
+        fields = [self._field(latent.to(device)).double() for latent in latents]
+        sums = torch.stack([torch.stack([f.mean(), f.square().mean()]) for f in fields]).mean(0)
+        self.field_mean.copy_(sums[0])
+        self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
+        normalised = [((f - sums[0]) / self.field_std).float() for f in fields]
+        self.mean_density.copy_(torch.stack([self.to_density(f).double().mean() for f in normalised]).mean())
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior."""

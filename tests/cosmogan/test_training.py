@@ -94,10 +94,9 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, recipe: Path, ex
         if self.n_steps == 15:
             raise RuntimeError("pulled the plug")
 
-    monkeypatch.setattr(CosmoGAN, "on_train_batch_end", pull_the_plug)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="pulled the plug"):
+        patch.setattr(CosmoGAN, "on_train_batch_end", pull_the_plug)
         fit(words(recipe, example, tmp_path / "cut"))
-    monkeypatch.undo()
     last = tmp_path / "cut" / "last.ckpt"
     assert json.loads(load_checkpoint(last)["cosmogan"])["training"]["n_steps"] == 12
     fit(words(recipe, example, tmp_path / "cut", "--ckpt_path", str(last)))

@@ -24,7 +24,7 @@ def test_a_lattice_of_spikes():
     slices[0, ::8, ::8] = 20.0
     counts = Peaks().per_slice(slices, METADATA)[0]
     edges = Peaks().edges(METADATA)
-    (bin_of_spikes,) = np.flatnonzero((edges[:-1] <= 20.0) & (20.0 < edges[1:]))
+    (bin_of_spikes,) = np.flatnonzero((edges[:-1] <= 20.0) & (edges[1:] > 20.0))
     assert counts[bin_of_spikes] == 16
     # Twin: spikes five per cent of a bin's width higher than its edge lie in the next bin.
     slices[0, ::8, ::8] = edges[bin_of_spikes + 1] * 1.001
