@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cosmogan.units import Cosmology
 from data_tools.linear import compute_growth, expansion
-from data_tools.particle_mesh import ParticleMesh, derivative_wavenumbers, squared_wavenumbers
+from data_tools.particle_mesh import ParticleMesh, derivative_wavenumbers, squared_wavenumbers, transform
 
 # The residual velocity is taken to vary as a constant plus a^n within a step (arXiv:1301.0322, section 3.2).
 _RESIDUAL_EXPONENT = -2.5
@@ -168,17 +168,17 @@ def lpt_displacements(
     k2[0, 0, 0] = torch.inf
 
     def inverse(modes: Tensor) -> Tensor:
-        return torch.fft.irfftn(modes, s=(n, n, n))
+        return transform("irfftn", modes, axes=(0, 1, 2), shape=(n, n, n))
 
     # Source of the second order: the three diagonal pairs, then the three mixed derivatives.
-    potential = torch.fft.rfftn(delta).div_(-k2)
+    potential = transform("rfftn", delta, axes=(0, 1, 2)).div_(-k2)
     diagonal = [inverse(potential * -(k[i] ** 2)) for i in range(3)]
     source = diagonal[0] * diagonal[1] + (diagonal[0] + diagonal[1]) * diagonal[2]
     del diagonal
     for i, j in ((0, 1), (0, 2), (1, 2)):
         mixed = inverse(potential * -(k[i] * k[j]))
         source.addcmul_(mixed, mixed, value=-1)
-    potential2 = torch.fft.rfftn(source).div_(-k2)
+    potential2 = transform("rfftn", source, axes=(0, 1, 2)).div_(-k2)
 
     psi1, psi2 = (torch.empty((n**3, 3), device=delta.device) for _ in range(2))
     for axis in range(3):

@@ -21,6 +21,7 @@ PARTICLE_TYPE = 1
 MPC_IN_CM = 3.085678e24
 # Critical density over h^2 in 1e10 Msun/h per (Mpc/h)^3, for MassTable.
 _CRITICAL_DENSITY = 27.7536627
+_HEADER_NAMES = {"omega_m": "Omega0", "h": "HubbleParam"}
 _NUMBER = re.compile(r"(.*\.)(\d+)(\.(?:hdf5|h5))")
 
 
@@ -41,11 +42,9 @@ class GadgetHdf5Snapshot(AbstractSnapshot):
             units = dict(handle["Units"].attrs) if "Units" in handle else {}
         self._n_files = int(_scalar(header, "NumFilesPerSnapshot", path, default=1))
         n_particles = _total_particles(header, path)
-        h = _scalar(header | parameters, "HubbleParam", path, default=math.nan)
         known = {
-            "omega_m": _scalar(parameters | header, "Omega0", path, default=math.nan),
-            "h": h,
-            **{name: _scalar(header, name, path, default=math.nan) for name in ("omega_b", "sigma8", "n_s")},
+            name: _scalar(parameters | header, _HEADER_NAMES.get(name, name), path, default=math.nan)
+            for name in ("omega_m", "h", "omega_b", "sigma8", "n_s")
         }
         cosmology = Cosmology(**{name: value for name, value in known.items() if math.isfinite(value) and value > 0})
         unit_in_cm = _scalar(header | parameters | units, "UnitLength_in_cm", path, default=math.nan)
@@ -148,15 +147,11 @@ def write_gadget_hdf5(
                     "MassTable": masses,
                     "Redshift": redshift,
                     "Time": 1 / (1 + redshift),
-                    "Omega0": omega_m,
                     "OmegaLambda": 1 - omega_m,
-                    "HubbleParam": cosmology.h,
-                    "omega_b": cosmology.omega_b,
-                    "sigma8": cosmology.sigma8,
-                    "n_s": cosmology.n_s,
                     "seed": seed,
                     "length_unit": "comoving Mpc/h",
                 }
+                | {_HEADER_NAMES.get(name, name): value for name, value in cosmology.known().items()}
             )
             handle.create_group("Units").attrs.update({"UnitLength_in_cm": MPC_IN_CM})
             handle.create_group("Provenance").attrs.update(dict(attributes))

@@ -15,8 +15,8 @@ FLOAT32_TOLERANCE = 1e-5
 # Forces in float32: a few hundred operations deep.
 FORCE_TOLERANCE = 1e-4
 # The CIC window, twice, weakens the force of a wave of 32 cells by 0.6 per cent, and growth follows. As many cells as
-# particles: with two cells per spacing the particle lattice lies on the mesh's Nyquist frequency, which spoils forces by
-# some per cent while displacements are below a cell, as in these idealised waves.
+# particles: with two cells per spacing the particle lattice lies on the mesh's Nyquist frequency, which spoils forces
+# by some per cent while displacements are below a cell, as in these idealised waves.
 TRAJECTORY_TOLERANCE = 0.02
 N = 32
 

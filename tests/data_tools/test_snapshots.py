@@ -1,0 +1,239 @@
+"""Snapshots of every format: what they say, what they hold, and what is refused."""
+
+import struct
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from gadget_files import write_binary, write_hdf5
+
+from cosmogan.errors import UserError
+from cosmogan.units import RODRIGUEZ2018
+from data_tools.snapshots import AbstractSnapshot, open_snapshot
+from data_tools.snapshots.gadget_hdf5 import write_gadget_hdf5
+
+N = 50
+
+
+@pytest.fixture
+def positions() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 100, (N, 3)).astype(np.float32)
+
+
+def gather(snapshot: AbstractSnapshot, chunk: int = 7) -> np.ndarray:
+    return np.concatenate(list(snapshot.positions(chunk)))
+
+
+def test_own_snapshots_come_back_as_they_were(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "own.hdf5"
+    write_gadget_hdf5(
+        path, positions, box_size=100.0, redshift=0.5, cosmology=RODRIGUEZ2018, seed=7, attributes={"code": "test"}
+    )
+    snapshot = open_snapshot(path)
+    assert np.array_equal(gather(snapshot), positions)
+    header = snapshot.header
+    assert (header.box_size, header.redshift, header.n_particles, header.seed) == (100.0, 0.5, N, 7)
+    assert header.cosmology == RODRIGUEZ2018
+    assert header.unit_source == "stated in the file"
+    assert [file.name for file in tmp_path.iterdir()] == ["own.hdf5"]
+    with h5py.File(path) as handle:
+        # Particle mass times number is the matter in the box, 1e10 Msun/h.
+        mass = handle["Header"].attrs["MassTable"][1] * N
+    assert mass == pytest.approx(0.276 * 27.7536627 * 100**3)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_positions_do_not_depend_on_the_chunk(tmp_path: Path, positions: np.ndarray, chunk: int):
+    write_hdf5(tmp_path / "snap.hdf5", positions)
+    snapshot = open_snapshot(tmp_path / "snap.hdf5")
+    assert max(map(len, snapshot.positions(chunk))) == min(chunk, N)
+    assert np.array_equal(gather(snapshot, chunk), positions)
+
+
+@pytest.mark.parametrize(
+    ("box", "unit_in_cm", "asked", "expected"),
+    [
+        (100.0, None, None, 100.0),
+        (25000.0, None, None, 25.0),
+        (25000.0, 3.085678e21, None, 25.0),
+        (25000.0, 3.08568e21, None, 25.0),
+        (100.0, 3.085678e24, None, 100.0),
+        # What the user says beats a guess, and the file's own statement beats the size of its box.
+        (8000.0, None, "kpc/h", 8.0),
+        (8000.0, 3.085678e21, None, 8.0),
+    ],
+)
+def test_unit_of_length(tmp_path: Path, positions, box, unit_in_cm, asked, expected):
+    write_hdf5(tmp_path / "snap.hdf5", positions * (box / 100), BoxSize=box, unit_in_cm=unit_in_cm)
+    snapshot = open_snapshot(tmp_path / "snap.hdf5", length_unit=asked)
+    assert snapshot.header.box_size == expected
+    np.testing.assert_allclose(gather(snapshot), positions * (expected / 100), rtol=1e-6)
+
+
+def test_unit_follows_from_the_box_asked_for(tmp_path: Path, positions: np.ndarray):
+    write_hdf5(tmp_path / "snap.hdf5", positions * 80, BoxSize=8000.0)
+    assert open_snapshot(tmp_path / "snap.hdf5", box_size="8 Mpc/h").header.length_unit == 1e-3
+    # 100 Mpc is 68 Mpc/h with the h of the file.
+    write_hdf5(tmp_path / "free.hdf5", positions * 0.5, BoxSize=0.0)
+    assert open_snapshot(tmp_path / "free.hdf5", box_size="100 Mpc", length_unit="Mpc/h").header.box_size == 68.0
+
+
+def test_several_hdf5_files_are_one_snapshot(tmp_path: Path, positions: np.ndarray):
+    for i, part in enumerate(np.array_split(positions, 3)):
+        write_hdf5(tmp_path / f"snap_004.{i}.hdf5", part, n_total=N, n_files=3)
+    for name in ("snap_004.0.hdf5", "snap_004.2.hdf5", "snap_004"):
+        assert np.array_equal(gather(open_snapshot(tmp_path / name)), positions)
+
+
+def test_high_word_of_the_particle_number_counts(tmp_path: Path, positions: np.ndarray):
+    write_hdf5(tmp_path / "snap.hdf5", positions, NumPart_Total_HighWord=np.array([0, 1, 0, 0, 0, 0], np.uint32))
+    assert open_snapshot(tmp_path / "snap.hdf5").header.n_particles == 2**32 + N
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_binary_formats(tmp_path: Path, positions: np.ndarray, order: str, version: int, dtype: str):
+    write_binary(
+        tmp_path / "snap", positions, n_total=N, order=order, version=version, dtype=dtype, gas=positions[:5] * 0
+    )
+    snapshot = open_snapshot(tmp_path / "snap")
+    found = gather(snapshot)
+    assert np.array_equal(found, positions)
+    assert found.dtype.isnative
+    header = snapshot.header
+    assert (header.box_size, header.redshift, header.n_particles) == (100.0, 0.0, N)
+    assert (header.cosmology.omega_m, header.cosmology.h) == (0.3, 0.68)
+
+
+def test_several_binary_files_are_one_snapshot(tmp_path: Path, positions: np.ndarray):
+    for i, part in enumerate(np.array_split(positions, 2)):
+        write_binary(tmp_path / f"snapshot_z0p000.{i}", part, n_total=N, n_files=2)
+    for name in ("snapshot_z0p000.0", "snapshot_z0p000.1", "snapshot_z0p000"):
+        assert np.array_equal(gather(open_snapshot(tmp_path / name)), positions)
+
+
+def test_rounding_redshift_is_zero(tmp_path: Path, positions: np.ndarray):
+    write_hdf5(tmp_path / "snap.hdf5", positions, Redshift=2.2e-16)
+    assert open_snapshot(tmp_path / "snap.hdf5").header.redshift == 0.0
+
+
+def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
+    changes = {
+        "box zero": {"BoxSize": 0.0},
+        "box missing": {"BoxSize": None},
+        "box negative": {"BoxSize": -5.0},
+        "box not a cube": {"BoxSize": [100.0, 100.0, 50.0]},
+        "unit unclear": {"BoxSize": 8000.0},
+        "redshift missing": {"Redshift": None},
+        "redshift NaN": {"Redshift": np.nan},
+        "counts missing": {"NumPart_ThisFile": None},
+        "total differs": {"n_total": N + 1},
+        "no dark matter": {"n_total": 0},
+        "sibling missing": {"n_files": 2},
+    }
+    if damage == "NaN":
+        positions = positions.copy()
+        positions[20, 1] = np.nan
+    if damage == "outside":
+        positions = positions.copy()
+        positions[20, 1] = 101.0
+    write_hdf5(path, positions, **changes.get(damage, {}))
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-300])
+    if damage == "empty":
+        path.write_bytes(b"")
+    if damage == "text":
+        path.write_text("# x y z\n1 2 3\n")
+    with h5py.File(path, "r+") if damage in ("no header", "no positions", "short positions", "SWIFT") else open(path):
+        pass
+    if damage in ("no header", "no positions", "short positions", "SWIFT"):
+        with h5py.File(path, "r+") as handle:
+            if damage == "no header":
+                del handle["Header"]
+            elif damage == "SWIFT":
+                handle.create_group("Code").attrs["Code"] = "SWIFT"
+            else:
+                del handle["PartType1/Coordinates"]
+                if damage == "short positions":
+                    handle["PartType1/Coordinates"] = positions[:-1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("empty", "is empty"),
+        ("text", "neither an HDF5 file nor a GADGET binary"),
+        ("truncated", "cut short|not a readable HDF5"),
+        ("no header", "no group /Header"),
+        ("no positions", "Coordinates is missing"),
+        ("short positions", r"shape \(50, 3\)"),
+        ("SWIFT", "SWIFT"),
+        ("box zero", "no BoxSize; give it with --box_size"),
+        ("box missing", "no BoxSize; give it with --box_size"),
+        ("box negative", "BoxSize is -5"),
+        ("box not a cube", "expected a cube"),
+        ("unit unclear", "--length_unit"),
+        ("redshift missing", "Redshift of /Header is missing"),
+        ("redshift NaN", "Redshift is nan"),
+        ("counts missing", "NumPart_ThisFile"),
+        ("total differs", "announces 51 particles and the files hold 50"),
+        ("no dark matter", "no dark matter"),
+        ("sibling missing", "no such file; the snapshot snap.0.hdf5 consists of 2 files"),
+        ("NaN", "positions of 1 particles are NaN or infinite"),
+        ("outside", "reach from .* to 101 Mpc/h, but the box is 100"),
+    ],
+)
+def test_bad_hdf5_is_one_sentence(tmp_path: Path, positions: np.ndarray, damage: str, sentence: str):
+    path = tmp_path / "snap.0.hdf5"
+    damage_hdf5(path, positions, damage)
+    with pytest.raises(UserError, match=sentence) as error:
+        gather(open_snapshot(path))
+    assert "snap." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda raw: raw[:100], "cut short in its header"),
+        (lambda raw: raw[:600], "cut short in its positions"),
+        (lambda raw: raw[:264] + struct.pack("<I", 12 * N + 4) + raw[268:], "bytes; expected 600"),
+        (lambda raw: raw[:260] + struct.pack("<I", 255) + raw[264:], "header record is damaged"),
+        (lambda raw: raw[: 268 + 12 * N] + struct.pack("<I", 5) + raw[272 + 12 * N :], "two lengths"),
+    ],
+    ids=["header cut", "positions cut", "length", "header length", "end of record"],
+)
+def test_bad_binary_is_one_sentence(tmp_path: Path, positions: np.ndarray, damage, sentence: str):
+    path = tmp_path / "snapshot.0"
+    write_binary(path, positions, n_total=N)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=sentence) as error:
+        gather(open_snapshot(path))
+    assert "snapshot.0" in str(error.value)
+
+
+def test_missing_binary_sibling_is_named(tmp_path: Path, positions: np.ndarray):
+    write_binary(tmp_path / "snapshot.0", positions, n_total=2 * N, n_files=2)
+    with pytest.raises(UserError, match=r"snapshot\.1: no such file"):
+        open_snapshot(tmp_path / "snapshot.0")
+
+
+def test_files_of_different_snapshots_are_not_mixed(tmp_path: Path, positions: np.ndarray):
+    write_binary(tmp_path / "snapshot.0", positions, n_total=2 * N, n_files=2)
+    write_binary(tmp_path / "snapshot.1", positions, n_total=2 * N, n_files=2, box_size=50.0)
+    with pytest.raises(UserError, match="another snapshot"):
+        gather(open_snapshot(tmp_path / "snapshot.0"))
+
+
+def test_box_that_contradicts_the_file_is_refused(tmp_path: Path, positions: np.ndarray):
+    write_hdf5(tmp_path / "snap.hdf5", positions, unit_in_cm=3.085678e24)
+    with pytest.raises(UserError, match="105 Mpc/h and the header 100"):
+        open_snapshot(tmp_path / "snap.hdf5", box_size="105 Mpc/h")
+
+
+def test_missing_file_and_folder(tmp_path: Path):
+    with pytest.raises(UserError, match="no such file"):
+        open_snapshot(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is a folder"):
+        open_snapshot(tmp_path)
