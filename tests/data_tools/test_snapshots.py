@@ -146,8 +146,6 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         path.write_bytes(b"")
     if damage == "text":
         path.write_text("# x y z\n1 2 3\n")
-    with h5py.File(path, "r+") if damage in ("no header", "no positions", "short positions", "SWIFT") else open(path):
-        pass
     if damage in ("no header", "no positions", "short positions", "SWIFT"):
         with h5py.File(path, "r+") as handle:
             if damage == "no header":
