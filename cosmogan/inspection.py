@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cosmogan.errors import UserError
 from cosmogan.slices import check_slices, describe_slices
 from cosmogan.units import format_length
 
@@ -20,7 +21,14 @@ def check(file: str) -> int:
     Returns
     -------
         0 for a good file, 1 for a bad one.
+
+    Raises
+    ------
+    UserError
+        If there is no such file.
     """
+    if not Path(file).exists():
+        raise UserError(f"{file}: no such file")
     problems = check_slices(file)
     print("\n".join(problems) if problems else f"{file}: a valid slice file")
     return 1 if problems else 0

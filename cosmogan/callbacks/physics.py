@@ -17,6 +17,7 @@ from cosmogan.gan import CosmoGAN
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.histogram import Histogram
+from cosmogan.statistics.minkowski import EulerCharacteristic
 from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 
@@ -27,10 +28,11 @@ _SEED = 2**31 - 2
 
 
 class PhysicsValidation(L.Callback):
-    """Compare P(k), pixel histogram and peaks of mocks with those of the validation realisations.
+    """Compare P(k), pixel histogram, peaks and Euler characteristic of mocks with those of the validation realisations.
 
-    Logs ``power_spectrum_error``, ``histogram_error`` and ``peaks_error``, each the median of
-    ``|ln(mocks / held-out)|`` over the bins that count, and ``score``, their mean, which checkpoints are chosen by.
+    Logs ``power_spectrum_error``, ``histogram_error``, ``peaks_error`` and ``euler_characteristic_error``, each the
+    median of ``|mocks / held-out - 1|`` over the bins that count, and ``score``, their mean, which checkpoints are
+    chosen by. The first two are nearly right before training starts; the last one sees whether there is a web.
     Draws mocks beside real slices and P(k) with its ratio into ``samples/`` of the run folder and into TensorBoard.
 
     Parameters
@@ -44,7 +46,7 @@ class PhysicsValidation(L.Callback):
     def __init__(self, n_mocks: int = 512, draw: bool = True) -> None:
         self.n_mocks, self.draw = n_mocks, draw
         # Logarithmic rings: the median over linear ones would be blind to large scales.
-        self.statistics: list[AbstractStatistic] = [PowerSpectrum("log"), Histogram(), Peaks()]
+        self.statistics: list[AbstractStatistic] = [PowerSpectrum("log"), Histogram(), Peaks(), EulerCharacteristic()]
         self._reference: dict[str, np.ndarray] = {}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -60,9 +62,8 @@ class PhysicsValidation(L.Callback):
         for statistic in self.statistics:
             reference = self._reference[statistic.name]
             judged = statistic.judged(metadata, reference)
-            # A bin that mocks leave empty counts as a factor of 1000.
-            ratio = np.maximum(measured[statistic.name][judged], 1e-3 * reference[judged]) / reference[judged]
-            errors[f"{statistic.name}_error"] = float(np.median(np.abs(np.log(ratio))))
+            ratio = measured[statistic.name][judged] / reference[judged]
+            errors[f"{statistic.name}_error"] = float(np.median(np.abs(ratio - 1)))
         # Every process makes the same mocks, so there is nothing to reduce.
         module.log_dict(errors, rank_zero_only=True)
         module.log("score", float(np.mean(list(errors.values()))))

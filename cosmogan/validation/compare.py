@@ -17,6 +17,7 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.measurement import Measurement, measure
+from cosmogan.statistics.minkowski import EulerCharacteristic
 from cosmogan.statistics.peaks import SMALLEST_SIDE, Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import (
@@ -99,9 +100,9 @@ def compare(
 
 
 def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
-    """Return power spectrum, pixel histogram and, where slices are large enough to have any, peaks."""
+    """Return power spectrum, histogram, Euler characteristic and, where slices are large enough for any, peaks."""
     peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE else ()
-    return (PowerSpectrum(), Histogram(), *peaks)
+    return (PowerSpectrum(), Histogram(), *peaks, EulerCharacteristic())
 
 
 def compare_statistic(

@@ -62,6 +62,7 @@ BAD_WORDS = {
     "unknown emulator": ["generate", "box900", "-n", "3", "--out", "x"],
     "missing snapshot": ["slice", "none.hdf5", "--pixels", "8", "--out", "x.h5"],
     "missing file": ["info", "none.h5"],
+    "nothing to check": ["check", "none.h5"],
     "odd number of files": ["validate", "a.h5", "--out", "r"],
     "missing pair": ["validate", "a.h5", "b.h5", "--out", "r"],
     "missing checkpoint": ["export", "none.ckpt", "--out", "e.safetensors"],

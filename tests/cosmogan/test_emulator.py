@@ -81,6 +81,14 @@ def test_latents_can_be_made_by_any_program_with_numpy():
     assert abs(many.var() - 1) < 5 * np.sqrt(2 / many.size)
 
 
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_slices_up_to_rounding(saved: Path):
+    on_cpu = Emulator.load(saved).sample(20, seed=5)
+    on_gpu = Emulator.load(saved, device="cuda").sample(20, seed=5)
+    # Convolutions in tensor-float precision carry three digits.
+    np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-2)
+
+
 @pytest.mark.parametrize("values", [{"n": 0}, {"n": -1}, {"n": 1, "seed": -1}, {"n": 1, "first": -1}])
 def test_impossible_numbers_are_refused(emulator: Emulator, values: dict[str, int]):
     with pytest.raises(UserError, match="expected at least"):
