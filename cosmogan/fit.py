@@ -28,7 +28,7 @@ from cosmogan.losses.relativistic import Relativistic  # noqa: F401
 from cosmogan.losses.wasserstein import Wasserstein  # noqa: F401
 
 
-def fit(words: list[str]) -> Path:
+def fit(words: list[str]) -> Path | None:
     """Train an emulator.
 
     Parameters
@@ -39,7 +39,7 @@ def fit(words: list[str]) -> Path:
 
     Returns
     -------
-        The best checkpoint.
+        The best checkpoint; None in all processes but the first.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def fit(words: list[str]) -> Path:
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.interrupted:
         raise KeyboardInterrupt
-    return Path(cli.config.out) / "best.ckpt"
+    return Path(cli.config.out) / "best.ckpt" if cli.trainer.is_global_zero else None
 
 
 class _Parser(LightningArgumentParser):
