@@ -155,7 +155,8 @@ class SliceDataModule(L.LightningDataModule):
             self.validation_realisations: list[int] = realisations[n_training : n_training + n_validation].tolist()
             density = torch.from_numpy(reader.density())
             label = reader.realisation
-        self.training = density[torch.from_numpy(np.isin(label, self.training_realisations))]
+        trains = np.isin(label, self.training_realisations)
+        self.training, self.training_label = density[torch.from_numpy(trains)], label[trains]
         self.validation = density[torch.from_numpy(np.isin(label, self.validation_realisations))]
         if not self.training.std() > 0:
             raise UserError(f"{self.path}: all training pixels are equal; expected slices with structure")

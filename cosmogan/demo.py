@@ -23,8 +23,8 @@ def demo(
     out: str = "runs/demo",
     particles: int = 128,
     pixels: int = 64,
-    training_seeds: str = "1:6",
-    test_seeds: str = "7:10",
+    training_seeds: str = "1:10",
+    test_seeds: str = "11:16",
     max_slices: int | None = None,
     mocks: int = 1000,
     overwrite: bool = False,
@@ -44,7 +44,7 @@ def demo(
     pixels
         Pixels along a side of a slice; slabs are as thick as a pixel is wide.
     training_seeds
-        Simulations to train on; the last one chooses the checkpoint.
+        Simulations to train on; the last two choose the checkpoint.
     test_seeds
         Simulations to compare with; the network never sees them.
     max_slices

@@ -61,6 +61,7 @@ def fit(words: list[str]) -> Path | None:
         trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "enable_progress_bar": False},
         auto_configure_optimizers=False,
     )
+    cli.model.recipe = cli.parser.dump(cli.config, skip_none=False)
     checkpoint = cli.config.ckpt_path
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.interrupted:

@@ -99,6 +99,8 @@ class CosmoGAN(L.LightningModule):
         self.n_slices_seen = self.n_steps = 0
         self.slice_metadata: dict[str, Any] = {}
         self.training_realisations: list[int] = []
+        # The resolved configuration as YAML, where there is one; goes into checkpoint and emulator.
+        self.recipe = ""
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for the generator and for the critic."""
@@ -176,7 +178,18 @@ class CosmoGAN(L.LightningModule):
 
     @torch.no_grad()
     def on_validation_epoch_start(self) -> None:
-        """Make the averaged generator ready for use, and so for the checkpoint that follows."""
+        """Make the averaged generator ready for use, and so for the checkpoint that follows.
+
+        Raises
+        ------
+        UserError
+            If training has diverged; the checkpoints written before stay as they are.
+        """
+        if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
+            raise UserError(
+                f"training diverged before {self.n_slices_seen} slices: weights are no longer finite. The last good "
+                "checkpoint is kept; lower model.generator_lr and model.critic_lr or raise the objective's penalty"
+            )
         self.average.calibrate(seed=self.seed)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
@@ -213,6 +226,7 @@ class CosmoGAN(L.LightningModule):
                     "realisations": self.training_realisations,
                     "objective": type(self.objective).__name__,
                     "n_parameters": count_parameters(self.generator),
+                    "recipe": self.recipe,
                 },
             }
         )

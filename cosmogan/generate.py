@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -74,12 +76,14 @@ def generate(
         )
     if path.with_name(path.name + ".part").exists():
         print(f"{path}: an earlier run was interrupted; starting over", file=sys.stderr)
+    file = find_emulator(emulator)
     provenance = {
         "command": "cosmogan generate",
         "cosmogan": __version__,
-        "emulator": find_emulator(emulator).name,
+        "emulator": file.name,
+        "emulator_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "emulator_training": json.dumps(model.training),
         "seed": seed,
-        "n_slices_seen": model.training.get("n_slices_seen", -1),
     }
     with (
         SliceWriter(path, metadata, n_slices=n, provenance=provenance, overwrite=overwrite) as writer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 from cosmogan.errors import UserError
@@ -61,7 +62,11 @@ def info(file: str) -> None:
     print(f"  box size      {format_length(meta.box_size, h)}, slices {format_length(meta.thickness, h)} thick")
     print(f"  pixels        1 + delta at redshift {meta.redshift:g}, smoothed by {meta.smoothing:g} pixels")
     print(f"  generator     {type(emulator.generator).__name__}, {count_parameters(emulator.generator):,} parameters")
-    print(f"  training      {json.dumps(emulator.training)}")
+    recipe = emulator.training.get("recipe", "")
+    rest = {name: value for name, value in emulator.training.items() if name != "recipe"}
+    print(f"  training      {json.dumps(rest)}")
+    if recipe:
+        print("  recipe\n" + textwrap.indent(recipe.strip(), "    "))
 
 
 def emulators() -> None:

@@ -33,6 +33,8 @@ _LABELS: dict[str, np.dtype[Any]] = {
 _MUST_AGREE = ("box_size", "n_pixels", "thickness", "redshift", "quantity", "smoothing", "periodic")
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.
 _BLOCK = 256
+# Characters of one entry of the provenance that a summary shows.
+_LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -515,7 +517,7 @@ def describe_slices(path: str | Path) -> str:
             "assignment": meta.assignment + (", periodic" if meta.periodic else ", not periodic"),
             "realisations": f"{len(ids)} with {counts.min()}-{counts.max()} slices each" if len(ids) else "none",
             "cosmology": ", ".join(f"{k} {v:g}" for k, v in meta.cosmology.known().items()) or "unknown",
-            "provenance": ", ".join(f"{k}: {v}" for k, v in reader.provenance.items()) or "unknown",
+            "provenance": ", ".join(f"{k}: {_short(v)}" for k, v in reader.provenance.items()) or "unknown",
         }
     return "\n".join([f"{path}: slice file, version {FORMAT_VERSION}"] + [f"  {k:13s} {v}" for k, v in rows.items()])
 
@@ -532,6 +534,11 @@ def require_absent(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already; choose another name or add --overwrite")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
 def _with_unit(name: str, value: object) -> str:

@@ -19,6 +19,7 @@ from cosmogan.validation.wording import box_title, short_box
 # Two colours that stay apart for colour-blind readers and in grey (Okabe & Ito).
 _SIMULATION = "#0b3c5d"
 _MOCKS = "#d55e00"
+_FLOOR = "0.86"
 # Not dict[str, object]: matplotlib's stubs list every key.
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -104,6 +105,9 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
         low = np.maximum(y - half_width, 0.02 * y) if statistic.log_y else y - half_width
         axes.fill_between(x, low, y + half_width, color=colour, alpha=0.22, linewidth=0)
         axes.plot(x, y, dashes, color=colour, linewidth=1.4, label=f"{name}, {file.n_slices:,} slices")
+    if entry.floor is not None:
+        # The band lies in the panel below, where curves leave no room for its name.
+        axes.fill_between([], [], [], color=_FLOOR, linewidth=0, label="below: simulation against itself (halves)")
     if statistic.log_x:
         axes.set_xscale("log")
     if statistic.log_y:
@@ -140,7 +144,7 @@ def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:
         reference_error = np.nan_to_num(entry.reference_error / entry.reference)[drawn]
     floor = np.zeros(len(x)) if entry.floor is None else np.nan_to_num(entry.floor[drawn])
     if entry.floor is not None:
-        axes.fill_between(x, -floor, floor, color="0.86", linewidth=0, label="simulation against itself (halves)")
+        axes.fill_between(x, -floor, floor, color=_FLOOR, linewidth=0)
     axes.fill_between(x, -reference_error, reference_error, color=_SIMULATION, alpha=0.3, linewidth=0)
     axes.fill_between(x, ratio - mock_error, ratio + mock_error, color=_MOCKS, alpha=0.22, linewidth=0)
     axes.plot(x, ratio, "--", color=_MOCKS, linewidth=1.4)
@@ -157,8 +161,6 @@ def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_ylabel("mocks / sim. − 1")
     axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
-    if entry.floor is not None:
-        axes.legend(loc="best")
 
 
 def _outer_edges(entry: StatisticComparison) -> list[float]:

@@ -81,6 +81,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, recipe: Path, example: Pa
     assert len(scores) == 5
     record = json.loads(load_checkpoint(best)["cosmogan"])
     assert record["training"]["realisations"] == [0, 1]
+    assert "max_slices: 120" in record["training"]["recipe"]
     # The checkpoint is the one of the best score, not the last.
     assert record["training"]["n_slices_seen"] == 24 * (1 + int(np.argmin(scores)))
 
@@ -184,6 +185,22 @@ def test_bad_words_to_fit(tmp_path: Path, recipe: Path, example: Path, more: lis
     with pytest.raises(UserError, match=expected):
         fit(words(recipe, example, tmp_path / "run", *more))
     assert not list((tmp_path).glob("run/*.ckpt"))
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, recipe: Path, example: Path, monkeypatch):
+    original = CosmoGAN.training_step
+
+    def break_at_the_tenth(self: CosmoGAN, *arguments) -> None:
+        original(self, *arguments)
+        if self.n_steps == 10:
+            with torch.no_grad():
+                next(self.critic.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(CosmoGAN, "training_step", break_at_the_tenth)
+    with pytest.raises(UserError, match="diverged before 48 slices"):
+        fit(words(recipe, example, tmp_path / "run"))
+    kept = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert all(torch.isfinite(v).all() for v in kept["state_dict"].values())
 
 
 def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path):
