@@ -602,7 +602,7 @@ def _read_metadata(handle: h5py.File, path: Path) -> SliceMetadata:
             values[spec.name] = attributes[spec.name]
     for name in ("n_pixels", "thickness", "redshift", "quantity", "smoothing", "assignment", "periodic"):
         if name not in values:
-            raise UserError(f"{path}: attribute {name!r} of '/' is missing; see the format of slice files")
+            raise UserError(f"{path}: attribute {name!r} of '/' is missing; docs/slice-format.md says what each holds")
     known = _plain(handle["cosmology"].attrs) if "cosmology" in handle else {}
     try:
         for name in ("box_size", "thickness", "redshift", "smoothing"):
