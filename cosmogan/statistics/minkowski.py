@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
 
-# Share of the curve's largest value below which a relative difference says nothing.
-_CLOSE_TO_ZERO = 0.2
+# Thresholds below a pixel are counted in one byte.
+_MOST_THRESHOLDS = 255
 
 
 def minkowski_functionals(fields: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
@@ -25,12 +26,17 @@ def minkowski_functionals(fields: torch.Tensor, thresholds: torch.Tensor) -> tor
     fields
         Shape ``(n_slices, n_pixels, n_pixels)``, periodic.
     thresholds
-        Shape ``(n_thresholds,)``, on the device of ``fields``.
+        Increasing, shape ``(n_thresholds,)``, on the device of ``fields``.
 
     Returns
     -------
         Shape ``(n_slices, 3, n_thresholds)``, float64, per pixel: the share of pixels above the threshold, the number
         of pixel edges between above and below, and vertices minus edges plus faces.
+
+    Raises
+    ------
+    ValueError
+        If the thresholds do not increase or are more than 255.
 
     Examples
     --------
@@ -41,28 +47,30 @@ def minkowski_functionals(fields: torch.Tensor, thresholds: torch.Tensor) -> tor
     >>> (16 * minkowski_functionals(field, torch.tensor([0.5])))[0, :, 0].tolist()
     [1.0, 4.0, 1.0]
     """
-    results = []
-    for threshold in thresholds:
-        above = fields > threshold
-        below_right = above.roll(-1, 1).roll(-1, 2)
-        down, right = above.roll(-1, 1), above.roll(-1, 2)
-        faces = _count(above)
-        # An edge or a vertex belongs to the region when any pixel that it touches does.
-        edges = _count(above | down) + _count(above | right)
-        vertices = _count(above | down | right | below_right)
-        boundary = _count(above ^ down) + _count(above ^ right)
-        results.append(torch.stack([faces, boundary, vertices - edges + faces], 1))
-    return torch.stack(results, 2).double() / fields[0].numel()
+    if len(thresholds) > _MOST_THRESHOLDS or bool((thresholds.diff() <= 0).any()):
+        raise ValueError(f"thresholds: expected at most {_MOST_THRESHOLDS} increasing numbers, got {thresholds}")
+    # How many thresholds lie below each pixel: all that is needed, and small.
+    passed = torch.bucketize(fields.contiguous(), thresholds.to(fields.dtype)).to(torch.uint8)
+    down, right = (torch.maximum(passed, passed.roll(-1, dim)) for dim in (1, 2))
+    # An edge or a vertex belongs to the region when any pixel that it touches does.
+    faces = _count_above(passed, len(thresholds))
+    edges = _count_above(down, len(thresholds)) + _count_above(right, len(thresholds))
+    vertices = _count_above(torch.maximum(down, down.roll(-1, 2)), len(thresholds))
+    # Four edges to a face; those inside the region are shared by two.
+    boundary = 2 * edges - 4 * faces
+    return torch.stack([faces, boundary, vertices - edges + faces], 1) / fields[0].numel()
 
 
-def _count(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels.sum((1, 2))
+def _count_above(passed: torch.Tensor, n_thresholds: int) -> torch.Tensor:
+    """Return how many cells of each slice lie above each threshold, shape ``(n_slices, n_thresholds)``, float64."""
+    n_slices, n_bins = len(passed), n_thresholds + 1
+    place = passed.flatten(1) + n_bins * torch.arange(n_slices, device=passed.device, dtype=torch.int32)[:, None]
+    counts = torch.bincount(place.flatten(), minlength=n_slices * n_bins).reshape(n_slices, n_bins)
+    return counts.double().flip(1).cumsum(1).flip(1)[:, 1:]
 
 
-class EulerCharacteristic(AbstractStatistic):
-    """Euler characteristic of the regions above a density: regions minus holes, per slice.
-
-    Sees what power spectrum and histogram do not: filaments join the peaks of a Gaussian field and enclose voids.
+class AbstractMinkowski(AbstractStatistic):
+    """One Minkowski functional of the regions above a density, as a function of that density.
 
     Parameters
     ----------
@@ -70,30 +78,109 @@ class EulerCharacteristic(AbstractStatistic):
         Densities 1 + delta between which thresholds are spaced logarithmically.
     per_decade
         Thresholds per factor of ten.
+
+    Attributes
+    ----------
+    order
+        0 for the area, 1 for the boundary, 2 for the Euler characteristic.
+    close_to_zero
+        Share of the curve's largest value below which a relative difference says nothing.
     """
 
-    name: ClassVar[str] = "euler_characteristic"
-    title: ClassVar[str] = "Euler characteristic"
     x_label: ClassVar[str] = r"threshold $1 + \delta$"
-    y_label: ClassVar[str] = "regions - holes per slice"
     log_y: ClassVar[bool] = False
+    order: ClassVar[int]
+    close_to_zero: ClassVar[float]
 
     def __init__(self, *, low: float = 0.1, high: float = 1e2, per_decade: int = 5) -> None:
         self._edges = np.geomspace(low, high, round(np.log10(high / low) * per_decade) + 1)
+
+    @abstractmethod
+    def unit(self, metadata: SliceMetadata) -> float:
+        """Return what the functional per pixel is multiplied by to get ``y_units``."""
 
     def edges(self, metadata: SliceMetadata) -> np.ndarray:
         """Return edges half way, in the logarithm, between the thresholds."""
         return self._edges
 
     def judged(self, metadata: SliceMetadata, reference: np.ndarray) -> np.ndarray:
-        """Return the thresholds at which the curve is not close to one of its zeros."""
-        return np.abs(reference) >= _CLOSE_TO_ZERO * np.abs(reference).max()
+        """Return the thresholds at which the curve is not close to zero."""
+        return np.abs(reference) >= self.close_to_zero * np.abs(reference).max()
 
     def judged_text(self) -> str:
         """Return in words which bins enter the summary numbers."""
-        return f"thresholds where the curve is above {_CLOSE_TO_ZERO:g} of its largest value"
+        return f"thresholds where the curve is above {self.close_to_zero:g} of its largest value"
 
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
-        """Return the Euler characteristic at the middle of each bin."""
+        """Return the functional at the middle of each bin."""
         thresholds = torch.from_numpy(self.centres(metadata)).to(fields.device)
-        return minkowski_functionals(fields, thresholds)[:, 2] * metadata.n_pixels**2
+        return minkowski_functionals(fields, thresholds)[:, self.order] * self.unit(metadata)
+
+
+class Area(AbstractMinkowski):
+    """Share of the area above a density: the histogram, summed from above.
+
+    Parameters
+    ----------
+    low, high, per_decade
+        As for `AbstractMinkowski`.
+    """
+
+    name: ClassVar[str] = "area"
+    title: ClassVar[str] = "Area above threshold"
+    y_label: ClassVar[str] = "share of the area"
+    log_y: ClassVar[bool] = True
+    order: ClassVar[int] = 0
+    # Never negative: a hundredth is still thousands of pixels of a set of slices.
+    close_to_zero: ClassVar[float] = 0.01
+
+    def unit(self, metadata: SliceMetadata) -> float:
+        """Return 1: the area is a share."""
+        return 1.0
+
+
+class BoundaryLength(AbstractMinkowski):
+    """Length of the boundary of the regions above a density, per area.
+
+    Counted along pixel edges, hence 4 / pi longer than a smooth contour; equally so in mocks and simulation. Large for
+    thin filaments and for noise.
+
+    Parameters
+    ----------
+    low, high, per_decade
+        As for `AbstractMinkowski`.
+    """
+
+    name: ClassVar[str] = "boundary_length"
+    title: ClassVar[str] = "Boundary length"
+    y_label: ClassVar[str] = "boundary per area"
+    y_units: ClassVar[str] = "h/Mpc"
+    order: ClassVar[int] = 1
+    close_to_zero: ClassVar[float] = 0.05
+
+    def unit(self, metadata: SliceMetadata) -> float:
+        """Return the inverse of a pixel's side, h/Mpc."""
+        return metadata.n_pixels / metadata.box_size
+
+
+class EulerCharacteristic(AbstractMinkowski):
+    """Euler characteristic of the regions above a density: regions minus holes, per slice.
+
+    Sees what power spectrum and histogram do not: filaments join the peaks of a Gaussian field and enclose voids.
+
+    Parameters
+    ----------
+    low, high, per_decade
+        As for `AbstractMinkowski`.
+    """
+
+    name: ClassVar[str] = "euler_characteristic"
+    title: ClassVar[str] = "Euler characteristic"
+    y_label: ClassVar[str] = "regions - holes per slice"
+    order: ClassVar[int] = 2
+    # The curve changes its sign.
+    close_to_zero: ClassVar[float] = 0.2
+
+    def unit(self, metadata: SliceMetadata) -> float:
+        """Return the number of pixels of a slice."""
+        return float(metadata.n_pixels**2)

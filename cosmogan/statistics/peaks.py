@@ -1,7 +1,8 @@
-"""Peaks: local maxima of a slice, sorted by height."""
+"""Peaks and voids: local maxima and minima of a slice, sorted by height."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from cosmogan.statistics.base import AbstractStatistic
 # Window of the maximum filter, as in Rodriguez et al. 2018 (arXiv:1801.09070).
 _WINDOW = 5
 SMALLEST_SIDE = _WINDOW
-# Peaks per slice in the reference below which a bin is too sparse to enter the summary.
+# Peaks or voids per slice in the reference below which a bin is too sparse to enter the summary.
 _SPARSE = 0.1
 
 
@@ -50,8 +51,8 @@ def find_peaks(fields: torch.Tensor) -> torch.Tensor:
     return number[winner.squeeze(1)].long() == own
 
 
-class Peaks(AbstractStatistic):
-    """Number of local maxima per slice against their height 1 + delta.
+class AbstractExtrema(AbstractStatistic):
+    """Number of local extrema per slice against their height 1 + delta.
 
     Parameters
     ----------
@@ -61,30 +62,76 @@ class Peaks(AbstractStatistic):
         Bins per factor of ten.
     """
 
-    name: ClassVar[str] = "peaks"
-    title: ClassVar[str] = "Peaks by height"
     x_label: ClassVar[str] = r"height $1 + \delta$"
-    y_label: ClassVar[str] = "peaks per slice"
 
-    def __init__(self, *, low: float = 0.1, high: float = 1e3, per_decade: int = 5) -> None:
+    def __init__(self, *, low: float, high: float, per_decade: int) -> None:
         n_bins = round(np.log10(high / low) * per_decade)
         self._inner = np.geomspace(low, high, n_bins + 1)
+
+    @abstractmethod
+    def find(self, fields: torch.Tensor) -> torch.Tensor:
+        """Mark the extrema: bool, the shape of ``fields``."""
 
     def edges(self, metadata: SliceMetadata) -> np.ndarray:
         """Return the edges of the bins in 1 + delta; the outermost are 0 and infinity."""
         return np.concatenate([[0.0], self._inner, [np.inf]])
 
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
-        """Return the number of peaks in each bin."""
+        """Return the number of extrema in each bin."""
         inner = torch.from_numpy(self._inner).to(fields.device)
         place = torch.bucketize(fields.double().contiguous(), inner, right=True).flatten(1)
         counts = torch.zeros(len(fields), len(inner) + 1, dtype=torch.float64, device=fields.device)
-        return counts.scatter_add(1, place, find_peaks(fields).flatten(1).double())
+        return counts.scatter_add(1, place, self.find(fields).flatten(1).double())
 
     def judged(self, metadata: SliceMetadata, reference: np.ndarray) -> np.ndarray:
-        """Return the bins with at least one peak in ten slices."""
+        """Return the bins with at least one extremum in ten slices."""
         return super().judged(metadata, reference) & (reference >= _SPARSE)
 
     def judged_text(self) -> str:
         """Return in words which bins enter the summary numbers."""
-        return f"bins with at least {_SPARSE:g} peaks per slice"
+        return f"bins with at least {_SPARSE:g} {self.name} per slice"
+
+
+class Peaks(AbstractExtrema):
+    """Number of local maxima per slice against their height 1 + delta.
+
+    Parameters
+    ----------
+    low, high, per_decade
+        As for `AbstractExtrema`.
+    """
+
+    name: ClassVar[str] = "peaks"
+    title: ClassVar[str] = "Peaks by height"
+    y_label: ClassVar[str] = "peaks per slice"
+
+    def __init__(self, *, low: float = 0.1, high: float = 1e3, per_decade: int = 5) -> None:
+        super().__init__(low=low, high=high, per_decade=per_decade)
+
+    def find(self, fields: torch.Tensor) -> torch.Tensor:
+        """Mark the peaks; see `find_peaks`."""
+        return find_peaks(fields)
+
+
+class Voids(AbstractExtrema):
+    """Number of local minima per slice against their depth, the density 1 + delta at the minimum.
+
+    For smooth fields. Where many pixels are empty, plateaus of zeros larger than the window are counted several times,
+    as often as their shape along the rows has it.
+
+    Parameters
+    ----------
+    low, high, per_decade
+        As for `AbstractExtrema`.
+    """
+
+    name: ClassVar[str] = "voids"
+    title: ClassVar[str] = "Voids by depth"
+    y_label: ClassVar[str] = "voids per slice"
+
+    def __init__(self, *, low: float = 1e-2, high: float = 10.0, per_decade: int = 5) -> None:
+        super().__init__(low=low, high=high, per_decade=per_decade)
+
+    def find(self, fields: torch.Tensor) -> torch.Tensor:
+        """Mark the voids: the peaks of the field turned over."""
+        return find_peaks(-fields)

@@ -17,7 +17,7 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.measurement import Measurement, measure
-from cosmogan.statistics.minkowski import EulerCharacteristic
+from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
 from cosmogan.statistics.peaks import SMALLEST_SIDE, Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import (
@@ -100,9 +100,13 @@ def compare(
 
 
 def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
-    """Return power spectrum, histogram, Euler characteristic and, where slices are large enough for any, peaks."""
+    """Return what every report holds, cheap and meaningful for counts and densities alike.
+
+    Power spectrum, histogram, boundary length, Euler characteristic and, where slices are large enough for any, peaks.
+    Not `Area`, which is the histogram again, nor `Voids`, which are ill defined where many pixels are empty.
+    """
     peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE else ()
-    return (PowerSpectrum(), Histogram(), *peaks, EulerCharacteristic())
+    return (PowerSpectrum(), Histogram(), *peaks, BoundaryLength(), EulerCharacteristic())
 
 
 def compare_statistic(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from cosmogan.slices import SliceMetadata
-from cosmogan.statistics.peaks import Peaks, find_peaks
+from cosmogan.statistics.peaks import Peaks, Voids, find_peaks
 
 METADATA = SliceMetadata(box_size=100.0, n_pixels=32, thickness=1.0)
 
@@ -17,6 +17,25 @@ def test_peaks_are_those_of_scipy():
     slices = fields()
     expected = [maximum_filter(s, 5, mode="wrap") == s for s in slices.numpy()]
     np.testing.assert_array_equal(find_peaks(slices).numpy(), expected)
+
+
+def test_voids_are_those_of_scipy():
+    slices = fields()
+    expected = np.stack([minimum_filter(s, 5, mode="wrap") == s for s in slices.numpy()])
+    np.testing.assert_array_equal(Voids().find(slices).numpy(), expected)
+    # In float64, as the bins are.
+    depths = [np.histogram(s[m].double(), Voids().edges(METADATA))[0] for s, m in zip(slices, expected, strict=True)]
+    np.testing.assert_array_equal(Voids().per_slice(slices, METADATA).numpy(), depths)
+    # Twin: voids 5% deeper are another histogram.
+    assert not torch.equal(Voids().per_slice(slices / 1.05, METADATA), Voids().per_slice(slices, METADATA))
+
+
+def test_a_lattice_of_holes():
+    slices = torch.ones(1, 32, 32) + 0.1 * fields(1)
+    slices[0, ::8, ::8] = 0.05
+    counts, edges = Voids().per_slice(slices, METADATA)[0], Voids().edges(METADATA)
+    assert counts[(edges[:-1] <= 0.05) & (edges[1:] > 0.05)] == 16
+    assert counts[edges[1:] < 0.9].sum() == 16
 
 
 def test_a_lattice_of_spikes():
@@ -47,11 +66,13 @@ def test_of_two_equal_neighbours_one_counts():
     ids=["roll", "t", "flip"],
 )
 def test_symmetries_do_not_matter(move):
-    one, other = (Peaks().per_slice(s, METADATA) for s in (fields(), move(fields())))
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for statistic in (Peaks(), Voids()):
+        one, other = (statistic.per_slice(s, METADATA) for s in (fields(), move(fields())))
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_every_peak_is_in_one_bin_and_small_slices_are_refused():
     assert Peaks().per_slice(fields(), METADATA).sum() == find_peaks(fields()).sum()
+    assert Voids().per_slice(fields(), METADATA).sum() == find_peaks(-fields()).sum()
     with pytest.raises(ValueError, match="at least 5 pixels"):
         find_peaks(torch.zeros(1, 4, 4))

@@ -77,7 +77,7 @@ def test_page_needs_no_other_file(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     inlined = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)}
     assert inlined == {path.read_bytes() for path in report.glob("*.png")}
-    assert len(inlined) == 10
+    assert len(inlined) == 12
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "$" not in re.sub(r"base64,[^\"]+", "", page)
     for text in ("100 Mpc (70 Mpc/h), 16² pixels", "500 Mpc (350 Mpc/h)", "k, h/Mpc", "k, 1/Mpc", "viewport", "dark"):
@@ -102,7 +102,7 @@ def test_figures_are_no_blanks(report: Path) -> None:
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
     table = format_table(comparisons)
     rows = [line for line in table.splitlines() if re.match(r"\d+ Mpc, 16² .*(pass|fail):", line)]
-    assert len(rows) == 8
+    assert len(rows) == 10
     # Mocks and the simulation against itself, beside each other.
     first = comparisons[0].statistics[0]
     assert first.floor_summary is not None
@@ -185,7 +185,7 @@ class TestCommand:
         printed = capsys.readouterr().out
         assert "Power spectrum P(k)" in printed
         assert str(tmp_path / "out" / "index.html") in printed
-        assert len(list((tmp_path / "out").glob("*.png"))) == 10
+        assert len(list((tmp_path / "out").glob("*.png"))) == 12
 
     def test_strict_tells_by_its_exit_code(self, files: list[str], tmp_path: Path) -> None:
         mocks, reference = files
