@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ import torch.distributed
 _MAX_SPLITS = 126
 # Above this number of realisations the products are summed over all: 127 bins take 129 kB per realisation.
 _MAX_PRODUCTS = 256
+# Squared scatter over squared mean that sums in float64 cannot tell from none.
+_NO_VARIANCE = 1e-12
 
 
 class Accumulator:
@@ -138,6 +141,32 @@ class Accumulator:
         for label, block in reversed(list(zip(product_labels, blocks, strict=True))):
             self._add_products(label, block)
 
+    def half_covariances(self, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Split the realisations as `halves` does and give the covariance between slices of either half.
+
+        Each half has its own mean. Nothing is given where halves are unknown: with one realisation, or with more than
+        256, whose products are not held apart.
+
+        Parameters
+        ----------
+        seed
+            As for `halves`.
+
+        Yields
+        ------
+            Covariances of the first and the second half, shape ``(n_bins, n_bins)`` each; NaN for a half of one slice.
+        """
+        sums, counts = self._stacked()
+        if None in self._products:
+            return
+        products = np.stack([self._products[label] for label in sorted(self._counts)])
+        for chosen in _half_splits(len(counts), seed):
+            first, second = (
+                _covariance(np.tensordot(share, products, 1), share @ sums, share @ counts)
+                for share in (chosen, 1 - chosen)
+            )
+            yield first, second
+
     def _stacked(self) -> tuple[np.ndarray, np.ndarray]:
         """Return sums ``(n_realisations, n_bins)`` and counts ``(n_realisations,)``, by label."""
         if not self._counts:
@@ -163,11 +192,8 @@ class Accumulator:
 
     def covariance(self) -> np.ndarray:
         """Return the covariance between bins over all slices, shape ``(n_bins, n_bins)``; NaN with a single slice."""
-        n_slices, mean = self.n_slices, self.mean()
-        if n_slices < 2:
-            return np.full((self.n_bins, self.n_bins), np.nan)
-        products = np.sum(list(self._products.values()), axis=0)
-        return (products - n_slices * np.outer(mean, mean)) / (n_slices - 1)
+        sums, counts = self._stacked()
+        return _covariance(np.sum(list(self._products.values()), axis=0), sums.sum(0), counts.sum())
 
     def scatter(self) -> np.ndarray:
         """Return the standard deviation of single slices, shape ``(n_bins,)``; NaN with a single slice."""
@@ -234,6 +260,31 @@ class Accumulator:
         chosen = _half_splits(len(counts), seed)
         first, second = chosen @ sums, (1 - chosen) @ sums
         return first / (chosen @ counts)[:, None], second / ((1 - chosen) @ counts)[:, None]
+
+
+def correlation_matrix(covariance: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the correlation between bins, shape ``(n_bins, n_bins)``, between -1 and 1.
+
+    Parameters
+    ----------
+    covariance
+        Shape ``(n_bins, n_bins)``.
+    mean
+        Shape ``(n_bins,)``; says which variances are none but for rounding.
+
+    Returns
+    -------
+        NaN for bins that do not vary.
+    """
+    variance = np.diag(covariance)
+    scatter = np.sqrt(np.where(variance > _NO_VARIANCE * mean**2, variance, np.nan))
+    return covariance / np.outer(scatter, scatter)
+
+
+def _covariance(products: np.ndarray, sums: np.ndarray, count: float) -> np.ndarray:
+    if count < 2:
+        return np.full_like(products, np.nan)
+    return (products - np.outer(sums, sums) / count) / (count - 1)
 
 
 def _half_splits(n: int, seed: int) -> np.ndarray:

@@ -28,6 +28,10 @@ class AbstractStatistic(ABC):
         Axes of the figure; ``""`` for a dimensionless axis. Labels may hold matplotlib's ``$...$``.
     log_x, log_y
         Whether the axes are logarithmic.
+    correlated
+        Whether correlations and variance between slices are compared as well as the means.
+    distance_units
+        Of the numbers from `distances`.
     """
 
     name: ClassVar[str]
@@ -38,6 +42,8 @@ class AbstractStatistic(ABC):
     y_units: ClassVar[str] = ""
     log_x: ClassVar[bool] = True
     log_y: ClassVar[bool] = True
+    correlated: ClassVar[bool] = False
+    distance_units: ClassVar[str] = ""
 
     @abstractmethod
     def edges(self, metadata: SliceMetadata) -> np.ndarray:

@@ -128,6 +128,7 @@ class Histogram(AbstractStatistic):
     title: ClassVar[str] = "Pixel histogram"
     x_label: ClassVar[str] = r"$1 + \delta$"
     y_label: ClassVar[str] = "share of pixels per bin"
+    distance_units: ClassVar[str] = "nats"
 
     def __init__(self, *, low: float = 1e-2, high: float = 1e4, per_decade: int = 10) -> None:
         if not 0 < low < high or per_decade < 1:

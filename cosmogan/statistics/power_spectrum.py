@@ -235,6 +235,7 @@ class PowerSpectrum(AbstractStatistic):
     x_units: ClassVar[str] = "h/Mpc"
     y_label: ClassVar[str] = "$P(k)$"
     y_units: ClassVar[str] = "(Mpc/h)^2"
+    correlated: ClassVar[bool] = True
 
     def __init__(self, binning: Binning = "linear", *, n_bins: int | None = None, to_corner: bool = False) -> None:
         self.binning: Binning = binning

@@ -28,6 +28,7 @@ from cosmogan.validation.comparison import (
     split_in_thirds,
     summarise,
 )
+from cosmogan.validation.correlation import compare_correlations
 
 # Slices of each file shown in the report.
 _N_SHOWN = 4
@@ -145,6 +146,16 @@ def compare_statistic(
         summarise(_relative(a - b, reference_mean), edges, x, third, statistic.distances(a, b))
         for a, b in zip(first, second, strict=True)
     ]
+    summary = summarise(
+        _relative(difference, reference_mean), edges, x, third, statistic.distances(mock_mean, reference_mean)
+    )
+    floor_summary = rms_summary(halves) if halves else None
+    correlation = None
+    if statistic.correlated:
+        correlation = compare_correlations(mocks, reference, judged, seed=seed)
+        summary.distances.update(correlation.distances())
+        if floor_summary is not None:
+            floor_summary.distances.update(correlation.floor_distances())
     return StatisticComparison(
         statistic=statistic,
         edges=edges,
@@ -164,10 +175,9 @@ def compare_statistic(
         floor=np.sqrt(np.mean(_relative(first - second, reference_mean) ** 2, axis=0)) if n_splits else None,
         n_splits=n_splits,
         full_over_half=math.sqrt(size * (n - size)) / n if n_splits else math.nan,
-        summary=summarise(
-            _relative(difference, reference_mean), edges, x, third, statistic.distances(mock_mean, reference_mean)
-        ),
-        floor_summary=rms_summary(halves) if halves else None,
+        summary=summary,
+        floor_summary=floor_summary,
+        correlation=correlation,
     )
 
 

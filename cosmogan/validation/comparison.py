@@ -11,6 +11,7 @@ import numpy as np
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.validation.correlation import CorrelationComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,8 @@ class Summary:
     thirds
         The same for the lower, middle and upper third of the judged range (of ln x for a logarithmic axis).
     distances
-        The statistic's own distances between the two means, such as divergences in nats.
+        The statistic's own distances between the two sets, such as divergences in nats, and the numbers of
+        `CorrelationComparison`.
     """
 
     median: float
@@ -142,6 +144,8 @@ class StatisticComparison:
         Of the mocks against the reference.
     floor_summary
         Of the halves against each other, rms over splits; None with a single realisation.
+    correlation
+        For a statistic whose bins are compared in their correlations too, else None.
     """
 
     statistic: AbstractStatistic
@@ -164,6 +168,7 @@ class StatisticComparison:
     full_over_half: float
     summary: Summary
     floor_summary: Summary | None
+    correlation: CorrelationComparison | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from numpy.typing import ArrayLike
 
 from cosmogan.validation.comparison import Comparison, StatisticComparison
+from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.wording import box_title, short_box
 
 # Two colours that stay apart for colour-blind readers and in grey (Okabe & Ito).
@@ -33,6 +34,8 @@ _STYLE: dict[Any, Any] = {
     "ytick.right": True,
     "savefig.dpi": 200,
 }
+# Differences of correlations smaller than this are not blown up.
+_CORRELATION_LEAST = 0.1
 # The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
 _RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.8, 1.05
 
@@ -91,6 +94,49 @@ def draw_slices(comparison: Comparison) -> bytes:
         if image is not None:
             figure.colorbar(image, ax=axes, label=r"$1 + \delta$", shrink=0.9, pad=0.01, extend="both")
         figure.suptitle(f"{box_title(comparison)}: each panel {short_box(comparison)} wide", fontsize=9.5)
+        return _png(figure)
+
+
+def draw_correlation(comparison: Comparison, entry: StatisticComparison, correlation: CorrelationComparison) -> bytes:
+    """Draw the correlation matrices of the judged bins: mocks, simulation, and their difference.
+
+    Returns
+    -------
+        A PNG image.
+    """
+    statistic = entry.statistic
+    chosen = np.flatnonzero(entry.judged)
+    # From the first judged bin to the last, so that edges stay in order; bins between that do not count are blank.
+    span = slice(chosen[0], chosen[-1] + 1) if len(chosen) else slice(0, len(entry.judged))
+    edges = entry.edges[span.start : span.stop + 1]
+    blank = ~np.logical_and.outer(entry.judged[span], entry.judged[span])
+    mocks, reference = (np.where(blank, np.nan, m[span, span]) for m in (correlation.mocks, correlation.reference))
+    difference = mocks - reference
+    seen = np.abs(difference[np.isfinite(difference)])
+    limit = max(_CORRELATION_LEAST, float(np.percentile(seen, 99))) if len(seen) else 1.0
+    panels = (
+        (f"mocks, {comparison.mocks.n_slices:,} slices", mocks, 1.0),
+        (f"simulation, {comparison.reference.n_slices:,} slices", reference, 1.0),
+        ("mocks − simulation", difference, limit),
+    )
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
+        axes = figure.subplots(1, 3, sharex=True, sharey=True)
+        images = []
+        for axis, (title, matrix, most) in zip(axes, panels, strict=True):
+            images.append(axis.pcolormesh(edges, edges, matrix, vmin=-most, vmax=most, cmap="RdBu_r"))
+            if statistic.log_x:
+                axis.set(xscale="log", yscale="log")
+                for side in (axis.xaxis, axis.yaxis):
+                    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                    side.set_minor_formatter(NullFormatter())
+            axis.set(title=title, xlabel=axis_label(statistic.x_label, statistic.x_units), box_aspect=1)
+            axis.set_facecolor("0.8")
+        axes[0].set_ylabel(axis_label(statistic.x_label, statistic.x_units))
+        figure.colorbar(images[0], ax=axes[:2], shrink=0.8, pad=0.01)
+        figure.colorbar(images[2], ax=axes[2], shrink=0.8, pad=0.02, extend="both")
+        figure.suptitle(f"{box_title(comparison)}: correlation of {statistic.y_label} between slices", fontsize=9.5)
         return _png(figure)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from cosmogan.units import format_length
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
+from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.verdict import judge
 from cosmogan.validation.wording import box_title, judged_range, number, percent, thirds_text
 
@@ -79,10 +80,13 @@ def _summary_table(comparisons: Sequence[Comparison], threshold: float) -> str:
                 + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
                 + "</tr>"
             )
+            units = entry.statistic.distance_units
             for name, value in s.distances.items():
-                itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
+                text = f"{name}, {units}" if units else name
+                ours = number(value, figures=2)
+                itself = "-" if floor is None else number(floor.distances[name], figures=2)
                 rows.append(
-                    f'<tr class="aside"><td class="text">{escape(name)}, nats</td><td></td><td>{value:.2g}</td>'
+                    f'<tr class="aside"><td class="text">{escape(text)}</td><td></td><td>{ours}</td>'
                     f"<td></td><td></td><td></td><td>{itself}</td><td></td><td></td></tr>"
                 )
     medians = "<th>median</th><th>by thirds</th><th>largest</th>"
@@ -116,6 +120,9 @@ def _pair(comparison: Comparison, names: Mapping[str, str], figures: Mapping[str
     for entry in comparison.statistics:
         parts.append(f"<h3>{escape(entry.statistic.title)}</h3>")
         parts.append(_figure(figures[names[entry.statistic.name]], _caption(entry)))
+        if entry.correlation is not None:
+            png = figures[names[f"{entry.statistic.name}_correlation"]]
+            parts.append(_figure(png, _correlation_caption(entry.correlation)))
         parts.append(_bins_table(comparison, entry))
     parts.append("</section>")
     return "\n".join(parts)
@@ -143,6 +150,17 @@ def _caption(entry: StatisticComparison) -> str:
         where = f"from {low:g} on" if np.isinf(high) else f"below {high:g}"
         text += f" Not drawn, {where}: simulation {entry.reference[i]:.3g}, mocks {entry.mocks[i]:.3g}."
     return text
+
+
+def _correlation_caption(correlation: CorrelationComparison) -> str:
+    def beside(value: float, floor: float) -> str:
+        return number(value, figures=2) + ("" if np.isnan(floor) else f" (simulation with itself {floor:.2g})")
+
+    return (
+        "Correlation between slices of P at one k with P at another: mocks, simulation, difference. Elements off the "
+        f"diagonal differ by {beside(correlation.rms_difference, correlation.rms_floor)}, rms. Variance of P between "
+        f"slices, median ratio of mocks to simulation − 1: {beside(correlation.variance, correlation.variance_floor)}."
+    )
 
 
 def _inputs(comparison: Comparison) -> str:

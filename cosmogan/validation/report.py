@@ -17,14 +17,17 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison, Summary
-from cosmogan.validation.figures import draw_slices, draw_statistic
+from cosmogan.validation.correlation import CorrelationComparison
+from cosmogan.validation.figures import draw_correlation, draw_slices, draw_statistic
 from cosmogan.validation.page import render_page
 from cosmogan.validation.verdict import judge
-from cosmogan.validation.wording import box_title, judged_range, percent, short_box, thirds_text
+from cosmogan.validation.wording import box_title, judged_range, number, percent, short_box, thirds_text
 
 REPORT_FORMAT = "cosmogan-report"
 REPORT_VERSION = 1
 _PACKAGES = ("cosmogan", "torch", "numpy", "scipy", "h5py", "matplotlib")
+# Correlations are noisy at the second decimal; more than these would only swell the file.
+_CORRELATION_DECIMALS = 5
 
 
 def require_report_folder(out: Path | str, *, overwrite: bool = False) -> None:
@@ -89,13 +92,17 @@ def write_report(
     require_report_folder(out, overwrite=overwrite)
     figures: dict[str, bytes] = {}
     names: list[dict[str, str]] = []
-    for number, comparison in enumerate(comparisons, start=1):
-        label = f"{number}_{short_box(comparison)}".replace(" ", "").replace("/", "-per-")
+    for place, comparison in enumerate(comparisons, start=1):
+        label = f"{place}_{short_box(comparison)}".replace(" ", "").replace("/", "-per-")
         own = {"slices": f"slices_{label}.png"}
         figures[own["slices"]] = draw_slices(comparison)
         for entry in comparison.statistics:
             own[entry.statistic.name] = f"{entry.statistic.name}_{label}.png"
             figures[own[entry.statistic.name]] = draw_statistic(comparison, entry)
+            if entry.correlation is not None:
+                name = f"{entry.statistic.name}_correlation"
+                own[name] = f"{name}_{label}.png"
+                figures[own[name]] = draw_correlation(comparison, entry, entry.correlation)
         names.append(own)
     record = to_record(comparisons, threshold=threshold) | {"figures": names}
     page = render_page(comparisons, record, figures, threshold=threshold)
@@ -184,8 +191,8 @@ def format_table(comparisons: Sequence[Comparison], *, threshold: float = 0.05) 
                 )
             )
             for name, value in s.distances.items():
-                itself = "-" if floor is None else f"{floor.distances[name]:.2g}"
-                rows.append(("", f"  {name}", f"{value:.2g}", "", "", "", "", itself, "", "", ""))
+                itself = "-" if floor is None else number(floor.distances[name], figures=2)
+                rows.append(("", f"  {name}", number(value, figures=2), "", "", "", "", itself, "", "", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     left = (0, 1, 10)
 
@@ -247,8 +254,14 @@ def _statistic_record(comparison: Comparison, entry: StatisticComparison, thresh
         "floor_full_over_half": entry.full_over_half,
         "summary": _summary_record(entry.summary),
         "floor_summary": _summary_record(entry.floor_summary),
+        "correlation": None if entry.correlation is None else _correlation_record(entry.correlation),
         "verdict": asdict(judge(entry, threshold=threshold)),
     }
+
+
+def _correlation_record(correlation: CorrelationComparison) -> dict[str, Any]:
+    record = asdict(correlation)
+    return record | {name: np.round(record[name], _CORRELATION_DECIMALS) for name in ("mocks", "reference")}
 
 
 def _plain(value: Any) -> Any:

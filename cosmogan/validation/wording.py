@@ -36,15 +36,15 @@ def percent(value: float) -> str:
     return f"{value:.1%}" if abs(value) < 0.0995 else f"{value:.0%}"
 
 
-def number(value: float) -> str:
-    """Return a number with four figures, ``"-"`` for NaN or infinity.
+def number(value: float, *, figures: int = 4) -> str:
+    """Return a number with some figures, ``"-"`` for NaN or infinity.
 
     Examples
     --------
     >>> number(1234.567), number(0.000012345), number(float("nan"))
     ('1235', '1.234e-05', '-')
     """
-    return f"{value:.4g}" if np.isfinite(value) else "-"
+    return f"{value:.{figures}g}" if np.isfinite(value) else "-"
 
 
 def thirds_text(summary: Summary | None) -> str:
