@@ -15,10 +15,13 @@ from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
+from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
-from cosmogan.statistics.peaks import SMALLEST_SIDE, Peaks
+from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
+from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import (
     Comparison,
@@ -103,11 +106,15 @@ def compare(
 def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
     """Return what every report holds, cheap and meaningful for counts and densities alike.
 
-    Power spectrum, histogram, boundary length, Euler characteristic and, where slices are large enough for any, peaks.
-    Not `Area`, which is the histogram again, nor `Voids`, which are ill defined where many pixels are empty.
+    Power spectrum, histogram, boundary length, Euler characteristic and, where slices are large enough for any, peaks
+    and bispectra. Not `Area`, which is the histogram again, nor `Voids`, which are ill defined where many pixels are
+    empty.
     """
-    peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE else ()
-    return (PowerSpectrum(), Histogram(), *peaks, BoundaryLength(), EulerCharacteristic())
+    peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE_OF_PEAKS else ()
+    bispectra = (
+        (EquilateralBispectrum(), IsoscelesBispectrum()) if metadata.n_pixels >= SMALLEST_SIDE_OF_TRIANGLES else ()
+    )
+    return (PowerSpectrum(), Histogram(), *peaks, BoundaryLength(), EulerCharacteristic(), *bispectra)
 
 
 def compare_statistic(

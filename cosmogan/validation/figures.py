@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -34,6 +35,8 @@ _STYLE: dict[Any, Any] = {
     "ytick.right": True,
     "savefig.dpi": 200,
 }
+# Logarithmic axes that span less than this have few powers of ten to label.
+_SHORT_RANGE = 50
 # Differences of correlations smaller than this are not blown up.
 _CORRELATION_LEAST = 0.1
 # The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
@@ -44,8 +47,9 @@ def axis_label(label: str, units: str) -> str:
     r"""Return a label for matplotlib with its units, such as ``$P(k)$ [$(\mathrm{Mpc}/h)^2$]``."""
     if not units:
         return label
-    typeset = {"h/Mpc": r"$h\,\mathrm{Mpc}^{-1}$", "(Mpc/h)^2": r"$(\mathrm{Mpc}/h)^2$"}.get(units, units)
-    return f"{label} [{typeset}]"
+    typeset = {"h/Mpc": r"$h\,\mathrm{Mpc}^{-1}$", "(Mpc/h)^2": r"$(\mathrm{Mpc}/h)^2$"}
+    typeset |= {"(Mpc/h)^4": r"$(\mathrm{Mpc}/h)^4$"}
+    return f"{label} [{typeset.get(units, units)}]"
 
 
 def draw_statistic(comparison: Comparison, entry: StatisticComparison) -> bytes:
@@ -127,10 +131,8 @@ def draw_correlation(comparison: Comparison, entry: StatisticComparison, correla
             images.append(axis.pcolormesh(edges, edges, matrix, vmin=-most, vmax=most, cmap="RdBu_r"))
             if statistic.log_x:
                 axis.set(xscale="log", yscale="log")
-                for side in (axis.xaxis, axis.yaxis):
-                    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                    side.set_minor_formatter(NullFormatter())
+                _mark_short_range(axis.xaxis)
+                _mark_short_range(axis.yaxis)
             axis.set(title=title, xlabel=axis_label(statistic.x_label, statistic.x_units), box_aspect=1)
             axis.set_facecolor("0.8")
         axes[0].set_ylabel(axis_label(statistic.x_label, statistic.x_units))
@@ -154,8 +156,14 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
     if entry.floor is not None:
         # The band lies in the panel below, where curves leave no room for its name.
         axes.fill_between([], [], [], color=_FLOOR, linewidth=0, label="below: simulation against itself (halves)")
+    short = False
     if statistic.log_x:
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        # Panels share this axis.
+        short = low > 0 and high < _SHORT_RANGE * low
+        if short:
+            _mark_short_range(axes.xaxis)
     if statistic.log_y:
         axes.set_yscale("log")
         # Bands reach far down where a mean is of the size of its error; the means decide what is shown.
@@ -176,7 +184,16 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
             return np.asarray(k) / h
 
         second = axes.secondary_xaxis("top", functions=(to_inverse_mpc, from_inverse_mpc))
+        if short:
+            _mark_short_range(second.xaxis)
         second.set_xlabel(rf"{statistic.x_label} [$\mathrm{{Mpc}}^{{-1}}$]")
+
+
+def _mark_short_range(axis: Axis) -> None:
+    """Label 1, 2 and 5 in plain digits, where matplotlib would write powers of ten over each other."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:

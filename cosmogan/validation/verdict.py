@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cosmogan.validation.comparison import StatisticComparison
+import numpy as np
+
+from cosmogan.validation.comparison import StatisticComparison, Third
 from cosmogan.validation.wording import percent, x_range
 
 
@@ -19,7 +21,7 @@ class Verdict:
     outcome
         ``"pass"``, ``"fail"``, or ``"unknown"``.
     text
-        The outcome and the third of the range that decided it.
+        The outcome and the third of the range that decided it, with the median of `sigmas` there unless it passes.
     """
 
     outcome: Literal["pass", "fail", "unknown"]
@@ -56,7 +58,10 @@ def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
         ratios.append(excess if math.isfinite(third.median) else math.inf)
         where = x_range(entry, third.x_low, third.x_high)
         relation = "<=" if excess <= 1 else ">"
-        texts.append(f"{percent(third.median)} {relation} {percent(allowed)} at {where}")
+        text = f"{percent(third.median)} {relation} {percent(allowed)} at {where}"
+        if excess > 1:
+            text += _significance(entry, third)
+        texts.append(text)
     if not ratios:
         return Verdict(outcome="fail", text="fail: no bins to judge")
     worst = max(ratios)
@@ -66,3 +71,10 @@ def judge(entry: StatisticComparison, *, threshold: float = 0.05) -> Verdict:
         outcome = "unknown"
         text += ", no floor to compare"
     return Verdict(outcome=outcome, text=f"{outcome}: {text}")
+
+
+def _significance(entry: StatisticComparison, third: Third) -> str:
+    """Return the median number of sigmas in a third: few mocks can differ by much without it meaning much."""
+    inside = entry.judged & (entry.edges[:-1] >= third.x_low) & (entry.edges[1:] <= third.x_high)
+    sigmas = np.abs(entry.sigmas[inside])
+    return f", {np.median(sigmas):.1f} sigmas" if np.isfinite(sigmas).all() else ""

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -300,6 +301,11 @@ def test_the_floor_excuses_what_the_simulation_does_itself() -> None:
     assert near.summary.median > 0.05
     assert judge(near, threshold=0.05).outcome == "pass"
     assert judge(far, threshold=0.05).outcome == "fail"
+    # How much it means stands beside it, of a third that is like the other two.
+    expected = np.median(np.abs(far.sigmas))
+    (found,) = re.findall(r", ([0-9.]+) sigmas$", judge(far, threshold=0.05).text)
+    assert float(found) == pytest.approx(expected, rel=0.2)
+    assert "sigmas" not in judge(near, threshold=0.05).text
 
 
 def test_large_scales_are_not_outvoted_by_many_small_ones(tmp_path: Path) -> None:

@@ -13,10 +13,14 @@ import pytest
 
 from cosmogan.errors import UserError
 from cosmogan.slices import write_example
+from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.command import validate
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
 from cosmogan.validation.report import format_table, to_record, write_report
+
+# Drawing takes a quarter of a second per statistic.
+POWER = [PowerSpectrum()]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +106,7 @@ def test_page_needs_no_other_file(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     inlined = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)}
     assert inlined == {path.read_bytes() for path in report.glob("*.png")}
-    assert len(inlined) == 14
+    assert len(inlined) == 18
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "$" not in re.sub(r"base64,[^\"]+", "", page)
     for text in ("100 Mpc (70 Mpc/h), 16² pixels", "500 Mpc (350 Mpc/h)", "k, h/Mpc", "k, 1/Mpc", "viewport", "dark"):
@@ -112,7 +116,9 @@ def test_page_needs_no_other_file(report: Path) -> None:
 def test_page_escapes_what_it_is_given(tmp_path: Path) -> None:
     path = tmp_path / "a<script>.h5"
     write_example(path)
-    page = write_report([compare(path, path, n_bootstrap=10)], tmp_path / "out").read_text(encoding="utf-8")
+    page = write_report([compare(path, path, statistics=POWER, n_bootstrap=10)], tmp_path / "out").read_text(
+        encoding="utf-8"
+    )
     assert "a&lt;script&gt;.h5" in page
     assert "<script>" not in page
 
@@ -127,7 +133,7 @@ def test_figures_are_no_blanks(report: Path) -> None:
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
     table = format_table(comparisons)
     rows = [line for line in table.splitlines() if re.match(r"\d+ Mpc, 16² .*(pass|fail):", line)]
-    assert len(rows) == 10
+    assert len(rows) == 14
     # Mocks and the simulation against itself, beside each other.
     first = comparisons[0].statistics[0]
     assert first.floor_summary is not None
@@ -145,7 +151,7 @@ def test_unknown_h_leaves_mpc_out(tmp_path: Path) -> None:
     write_example(path)
     with h5py.File(path, "r+") as handle:
         del handle["cosmology"].attrs["h"]
-    comparison = compare(path, path, n_bootstrap=10)
+    comparison = compare(path, path, statistics=POWER, n_bootstrap=10)
     record = to_record([comparison])
     assert record["comparisons"][0]["title"] == "70 Mpc/h, 16² pixels"
     assert "x_in_inverse_Mpc" not in record["comparisons"][0]["statistics"]["power_spectrum"]
@@ -156,7 +162,8 @@ def test_unknown_h_leaves_mpc_out(tmp_path: Path) -> None:
 def test_one_slice_against_one_slice(tmp_path: Path) -> None:
     for seed, name in enumerate(("a.h5", "b.h5")):
         write_example(tmp_path / name, n_realisations=1, n_slices=1, seed=seed)
-    write_report([compare(tmp_path / "a.h5", tmp_path / "b.h5", n_bootstrap=10)], tmp_path / "out")
+    comparison = compare(tmp_path / "a.h5", tmp_path / "b.h5", statistics=POWER, n_bootstrap=10)
+    write_report([comparison], tmp_path / "out")
     held = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     power = held["comparisons"][0]["statistics"]["power_spectrum"]
     assert power["floor"] is None
@@ -211,7 +218,7 @@ class TestCommand:
         printed = capsys.readouterr().out
         assert "Power spectrum P(k)" in printed
         assert str(tmp_path / "out" / "index.html") in printed
-        assert len(list((tmp_path / "out").glob("*.png"))) == 14
+        assert len(list((tmp_path / "out").glob("*.png"))) == 18
 
     def test_strict_tells_by_its_exit_code(
         self, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
