@@ -204,6 +204,30 @@ def power_spectrum(delta: torch.Tensor, box_size: float, *, bins: RadialBins | N
     >>> [round(float(p), 3) for p in power[0]]
     [0.0, 0.0, 250.0, 0.0, 0.0, 0.0, 0.0]
     """
+    return ring_means(delta, box_size, bins)
+
+
+def ring_means(
+    delta: torch.Tensor, box_size: float, bins: RadialBins | None, *, second: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Average the product of the modes of two slices, or the square of those of one, over rings.
+
+    Parameters
+    ----------
+    delta, box_size, bins
+        As for `power_spectrum`.
+    second
+        Shape of ``delta``; ``delta`` itself if not given.
+
+    Returns
+    -------
+        As `power_spectrum`; the real part for two slices.
+
+    Raises
+    ------
+    ValueError
+        As `power_spectrum`.
+    """
     if delta.ndim != 3 or delta.shape[1] != delta.shape[2]:
         raise ValueError(f"delta: expected shape (n_slices, n_pixels, n_pixels), got {tuple(delta.shape)}")
     if not (math.isfinite(box_size) and box_size > 0):
@@ -213,11 +237,17 @@ def power_spectrum(delta: torch.Tensor, box_size: float, *, bins: RadialBins | N
         bins = radial_bins(n_pixels).to(delta.device)
     if bins.n_pixels != n_pixels:
         raise ValueError(f"bins: made for {bins.n_pixels} pixels along a side, but the slices have {n_pixels}")
-    # There is no 16-bit FFT of general size.
-    modes = torch.fft.rfft2(delta if delta.dtype == torch.float64 else delta.float())
-    squared = (modes.real.double().square() + modes.imag.double().square()).flatten(1)
-    rings = squared.new_zeros(len(delta), bins.n_bins + 1).index_add(1, bins.index, squared * bins.weight)
+    modes = _modes(delta)
+    other = modes if second is None else _modes(second)
+    products = modes.real.double() * other.real.double() + modes.imag.double() * other.imag.double()
+    weighted = products.flatten(1) * bins.weight
+    rings = weighted.new_zeros(len(delta), bins.n_bins + 1).index_add(1, bins.index, weighted)
     return rings[:, : bins.n_bins] * (box_size**2 / n_pixels**4) / bins.n_plane
+
+
+def _modes(delta: torch.Tensor) -> torch.Tensor:
+    # There is no 16-bit FFT of general size.
+    return torch.fft.rfft2(delta if delta.dtype == torch.float64 else delta.float())
 
 
 class PowerSpectrum(AbstractStatistic):

@@ -17,12 +17,14 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
 from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
+from cosmogan.statistics.cross_spectrum import measure_pairs
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
 from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
 from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
+from cosmogan.validation.coherence import CoherenceComparison, compare_coherence
 from cosmogan.validation.comparison import (
     Comparison,
     InputFile,
@@ -82,21 +84,34 @@ def compare(
         mock_file = _input_file(mock_reader, mock_measured)
         reference_file = _input_file(reference_reader, reference_measured)
         notes = _notes(mock_file, mock_measured, reference_file, reference_measured)
+        entries = [
+            compare_statistic(
+                statistic,
+                mock_measured.accumulators[statistic.name],
+                reference_measured.accumulators[statistic.name],
+                metadata,
+                n_bootstrap=n_bootstrap,
+                seed=seed,
+            )
+            for statistic in chosen
+        ]
+        if min(mock_reader.n_slices, reference_reader.n_slices) > 1:
+            for place, entry in enumerate(entries):
+                if isinstance(entry.statistic, PowerSpectrum):
+                    coherence = compare_coherence(
+                        measure_pairs(mock_reader, entry.statistic, device=device),
+                        measure_pairs(reference_reader, entry.statistic, device=device),
+                        entry.judged,
+                        n_bootstrap=n_bootstrap,
+                        seed=seed,
+                    )
+                    entries[place] = _with_coherence(entry, coherence)
+                    notes += _coherence_notes(entries[place])
         return Comparison(
             mocks=mock_file,
             reference=reference_file,
             metadata=metadata,
-            statistics=tuple(
-                compare_statistic(
-                    statistic,
-                    mock_measured.accumulators[statistic.name],
-                    reference_measured.accumulators[statistic.name],
-                    metadata,
-                    n_bootstrap=n_bootstrap,
-                    seed=seed,
-                )
-                for statistic in chosen
-            ),
+            statistics=tuple(entries),
             notes=notes,
             mocks_shown=_some_slices(mock_reader, seed),
             reference_shown=_some_slices(reference_reader, seed),
@@ -185,6 +200,23 @@ def compare_statistic(
         summary=summary,
         floor_summary=floor_summary,
         correlation=correlation,
+    )
+
+
+def _with_coherence(entry: StatisticComparison, coherence: CoherenceComparison) -> StatisticComparison:
+    entry.summary.distances.update(coherence.distances())
+    if entry.floor_summary is not None:
+        entry.floor_summary.distances.update(coherence.floor_distances())
+    return replace(entry, coherence=coherence)
+
+
+def _coherence_notes(entry: StatisticComparison) -> tuple[str, ...]:
+    coherence = entry.coherence
+    if coherence is None or not coherence.alike:
+        return ()
+    return (
+        f"Different slices of the mocks are alike: their coherence is {coherence.mocks_median:.2g} where that of the "
+        f"reference is {coherence.reference_median:.2g}. Did the generator collapse, or were slices written twice?",
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.correlation import CorrelationComparison
 
 
@@ -85,7 +86,7 @@ class Summary:
         The same for the lower, middle and upper third of the judged range (of ln x for a logarithmic axis).
     distances
         The statistic's own distances between the two sets, such as divergences in nats, and the numbers of
-        `CorrelationComparison`.
+        `CorrelationComparison` and `CoherenceComparison`.
     """
 
     median: float
@@ -146,6 +147,8 @@ class StatisticComparison:
         Of the halves against each other, rms over splits; None with a single realisation.
     correlation
         For a statistic whose bins are compared in their correlations too, else None.
+    coherence
+        Of different slices, beside the power spectrum of two files of at least two slices each, else None.
     """
 
     statistic: AbstractStatistic
@@ -169,6 +172,7 @@ class StatisticComparison:
     summary: Summary
     floor_summary: Summary | None
     correlation: CorrelationComparison | None = None
+    coherence: CoherenceComparison | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

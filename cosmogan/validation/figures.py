@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from numpy.typing import ArrayLike
 
+from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.comparison import Comparison, StatisticComparison
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.wording import box_title, short_box
@@ -39,6 +40,7 @@ _STYLE: dict[Any, Any] = {
 _SHORT_RANGE = 50
 # Differences of correlations smaller than this are not blown up.
 _CORRELATION_LEAST = 0.1
+_COHERENCE_LEAST = 0.05
 # The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
 _RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.8, 1.05
 
@@ -139,6 +141,45 @@ def draw_correlation(comparison: Comparison, entry: StatisticComparison, correla
         figure.colorbar(images[0], ax=axes[:2], shrink=0.8, pad=0.01)
         figure.colorbar(images[2], ax=axes[2], shrink=0.8, pad=0.02, extend="both")
         figure.suptitle(f"{box_title(comparison)}: correlation of {statistic.y_label} between slices", fontsize=9.5)
+        return _png(figure)
+
+
+def draw_coherence(comparison: Comparison, entry: StatisticComparison, coherence: CoherenceComparison) -> bytes:
+    """Draw how much different slices are alike, mocks and simulation, with bands of one standard deviation.
+
+    Returns
+    -------
+        A PNG image.
+    """
+    statistic = entry.statistic
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color="0.45", linewidth=0.7)
+        largest = _COHERENCE_LEAST
+        for name, n_pairs, values, error, colour, dashes in (
+            (
+                "simulation",
+                coherence.reference_n_pairs,
+                coherence.reference,
+                coherence.reference_error,
+                _SIMULATION,
+                "-",
+            ),
+            ("mocks", coherence.mocks_n_pairs, coherence.mocks, coherence.mocks_error, _MOCKS, "--"),
+        ):
+            drawn = entry.judged & np.isfinite(entry.x) & np.isfinite(values)
+            x, y, half_width = entry.x[drawn], values[drawn], np.nan_to_num(error[drawn])
+            axes.fill_between(x, y - half_width, y + half_width, color=colour, alpha=0.22, linewidth=0)
+            axes.plot(x, y, dashes, color=colour, linewidth=1.4, label=f"{name}, {n_pairs:,} pairs")
+            largest = max([largest, *np.abs(y)])
+        axes.set_ylim(-1.15 * largest, 1.15 * largest)
+        if statistic.log_x:
+            axes.set_xscale("log")
+            _mark_short_range(axes.xaxis)
+        axes.set(xlabel=axis_label(statistic.x_label, statistic.x_units), ylabel="coherence of different slices")
+        axes.legend(loc="best")
+        axes.set_title(f"{box_title(comparison)}, z = {comparison.metadata.redshift:g}")
         return _png(figure)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cosmogan.units import format_length
+from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.verdict import judge
@@ -123,6 +124,9 @@ def _pair(comparison: Comparison, names: Mapping[str, str], figures: Mapping[str
         if entry.correlation is not None:
             png = figures[names[f"{entry.statistic.name}_correlation"]]
             parts.append(_figure(png, _correlation_caption(entry.correlation)))
+        if entry.coherence is not None:
+            png = figures[names[f"{entry.statistic.name}_coherence"]]
+            parts.append(_figure(png, _coherence_caption(entry.coherence)))
         parts.append(_bins_table(comparison, entry))
     parts.append("</section>")
     return "\n".join(parts)
@@ -160,6 +164,16 @@ def _correlation_caption(correlation: CorrelationComparison) -> str:
         "Correlation between slices of P at one k with P at another: mocks, simulation, difference. Elements off the "
         f"diagonal differ by {beside(correlation.rms_difference, correlation.rms_floor)}, rms. Variance of P between "
         f"slices, median ratio of mocks to simulation − 1: {beside(correlation.variance, correlation.variance_floor)}."
+        " Grey: does not vary."
+    )
+
+
+def _coherence_caption(coherence: CoherenceComparison) -> str:
+    return (
+        "Coherence of different slices, half a file apart: their cross power over their power, 0 if they are "
+        f"independent and 1 for copies. Median over judged bins {number(coherence.mocks_median, figures=2)} for "
+        f"{coherence.mocks_n_pairs:,} pairs of mocks, {number(coherence.reference_median, figures=2)} for "
+        f"{coherence.reference_n_pairs:,} of the simulation. Bands: one standard deviation."
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from cosmogan.errors import UserError
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison, Summary
 from cosmogan.validation.correlation import CorrelationComparison
-from cosmogan.validation.figures import draw_correlation, draw_slices, draw_statistic
+from cosmogan.validation.figures import draw_coherence, draw_correlation, draw_slices, draw_statistic
 from cosmogan.validation.page import render_page
 from cosmogan.validation.verdict import judge
 from cosmogan.validation.wording import box_title, judged_range, number, percent, short_box, thirds_text
@@ -99,6 +99,10 @@ def write_report(
         for entry in comparison.statistics:
             own[entry.statistic.name] = f"{entry.statistic.name}_{label}.png"
             figures[own[entry.statistic.name]] = draw_statistic(comparison, entry)
+            if entry.coherence is not None:
+                name = f"{entry.statistic.name}_coherence"
+                own[name] = f"{name}_{label}.png"
+                figures[own[name]] = draw_coherence(comparison, entry, entry.coherence)
             if entry.correlation is not None:
                 name = f"{entry.statistic.name}_correlation"
                 own[name] = f"{name}_{label}.png"
@@ -255,6 +259,7 @@ def _statistic_record(comparison: Comparison, entry: StatisticComparison, thresh
         "summary": _summary_record(entry.summary),
         "floor_summary": _summary_record(entry.floor_summary),
         "correlation": None if entry.correlation is None else _correlation_record(entry.correlation),
+        "coherence": None if entry.coherence is None else asdict(entry.coherence),
         "verdict": asdict(judge(entry, threshold=threshold)),
     }
 

@@ -68,8 +68,12 @@ def test_json_holds_the_correlations(record: dict[str, Any], comparisons: list[C
             # Written with five decimals.
             np.testing.assert_allclose(held["correlation"][name], getattr(entry.correlation, name), atol=1e-5)
         assert held["correlation"]["rms_difference"] == entry.correlation.rms_difference
-        assert held["summary"]["distances"] == entry.correlation.distances()
-        assert held["floor_summary"]["distances"] == entry.correlation.floor_distances()
+        assert entry.coherence is not None
+        for name in ("mocks", "reference", "mocks_error", "reference_error"):
+            np.testing.assert_array_equal(held["coherence"][name], getattr(entry.coherence, name))
+        both = (entry.correlation, entry.coherence)
+        assert held["summary"]["distances"] == {k: v for part in both for k, v in part.distances().items()}
+        assert held["floor_summary"]["distances"] == {k: v for part in both for k, v in part.floor_distances().items()}
         assert written["statistics"]["histogram"]["correlation"] is None
 
 
@@ -80,6 +84,11 @@ def test_table_and_page_show_the_correlations(comparisons: list[Comparison], rep
     assert re.search(rf"correlation matrix, rms difference +{pair}", format_table(comparisons))
     page = (report / "index.html").read_text(encoding="utf-8")
     assert f"{correlation.rms_difference:.2g} (simulation with itself {correlation.rms_floor:.2g}), rms" in page
+    coherence = comparisons[0].statistics[0].coherence
+    assert coherence is not None
+    pair = f"{coherence.mocks_median:.2g} +{coherence.reference_median:.2g}"
+    assert re.search(rf"coherence of different slices +{pair}", format_table(comparisons))
+    assert f"Median over judged bins {coherence.mocks_median:.2g} for 12 pairs of mocks" in page
     assert "Jensen-Shannon, nats" in page
     assert "rms difference, nats" not in page
 
@@ -106,7 +115,7 @@ def test_page_needs_no_other_file(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     inlined = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)}
     assert inlined == {path.read_bytes() for path in report.glob("*.png")}
-    assert len(inlined) == 18
+    assert len(inlined) == 20
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "$" not in re.sub(r"base64,[^\"]+", "", page)
     for text in ("100 Mpc (70 Mpc/h), 16² pixels", "500 Mpc (350 Mpc/h)", "k, h/Mpc", "k, 1/Mpc", "viewport", "dark"):
@@ -218,14 +227,14 @@ class TestCommand:
         printed = capsys.readouterr().out
         assert "Power spectrum P(k)" in printed
         assert str(tmp_path / "out" / "index.html") in printed
-        assert len(list((tmp_path / "out").glob("*.png"))) == 18
+        assert len(list((tmp_path / "out").glob("*.png"))) == 20
 
     def test_strict_tells_by_its_exit_code(
         self, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mocks, reference = files
         # Drawing is most of the time and has no say in this.
-        for name in ("draw_statistic", "draw_correlation"):
+        for name in ("draw_statistic", "draw_coherence", "draw_correlation"):
             monkeypatch.setattr(f"cosmogan.validation.report.{name}", lambda *_: b"")
         same = validate([reference, reference], out=str(tmp_path / "a"), bootstrap=10, strict=True)
         # Lognormal noise again, but with twice the contrast.
