@@ -107,7 +107,8 @@ def _reading(comparisons: Sequence[Comparison], threshold: float) -> str:
         "are of their range in ln x: large, middle and small scales of a power spectrum. “Simulation / itself” is half "
         "of the simulation's realisations against the other half, rms over splits: what two simulation runs of half "
         "the size disagree by. Perfect mocks without noise of their own would show half of it. A statistic passes when "
-        f"in every third its median is at most {percent(threshold)} or at most the simulation's own median there.</p>"
+        f"in every third its median is at most {percent(threshold)} or at most the simulation's own median there; "
+        "sigmas beside a failure say how much it means. Numbers in grey below a row do not enter its verdict.</p>"
         f'<details><summary>Judged bins</summary><ul class="soft">{judged}</ul></details>'
     )
 

@@ -210,6 +210,9 @@ def format_table(comparisons: Sequence[Comparison], *, threshold: float = 0.05) 
     lines.append(
         "itself: half of the simulation's realisations against the other half, rms over splits. Divergences D in nats."
     )
+    lines.append(
+        "Indented numbers do not enter the verdict; correlation, variance and coherence are of P(k) of single slices."
+    )
     for comparison in comparisons:
         title = box_title(comparison)
         lines += [f"{title}: {e.statistic.title}, {judged_range(comparison, e)}." for e in comparison.statistics]
