@@ -82,7 +82,7 @@ class CosmoGAN(L.LightningModule):
                 "model.critic: batch normalisation couples the slices of a batch, so that a gradient penalty means "
                 "nothing; set its normalisation to 'none' or choose an objective without penalty"
             )
-        if pins is not None and not generator.emits_density and generator.n_pixels != critic.n_pixels:
+        if generator.n_pixels != critic.n_pixels:
             raise UserError("model: generator and critic must have the same n_pixels")
         for name, value in (("max_slices", max_slices), ("n_critic_steps", n_critic_steps)):
             if value < 1:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Pixels that a fit sorts at most: half a gigabyte, quantiles to 1e-6.
+_FITTED_PIXELS = 2**26
+
 
 class AbstractTransform(nn.Module, ABC):
     """A monotone map of 1 + delta to the values that networks see.
@@ -95,7 +98,7 @@ class LogTransform(AbstractTransform):
 
     def fit(self, density: Tensor) -> None:
         """Set mean and standard deviation of ``ln(x + epsilon)``."""
-        logarithm = torch.log(density.double() + self.epsilon)
+        logarithm = torch.log(thin(density).double() + self.epsilon)
         self.location.copy_(logarithm.mean())
         self.scale.copy_(logarithm.std().clamp_min(1e-6))
 
@@ -140,7 +143,7 @@ class GaussianisingTransform(AbstractTransform):
 
     def fit(self, density: Tensor) -> None:
         """Tabulate the quantiles of the training pixels."""
-        pixels = torch.log(density.double() + self.epsilon).flatten().sort().values
+        pixels = torch.log(thin(density).double() + self.epsilon).flatten().sort().values
         # The outermost knots leave ten pixels beyond them.
         reach = -math.sqrt(2) * torch.erfinv(torch.tensor(2 * min(10.5 / len(pixels), 0.25) - 1.0)).item()
         normal = torch.linspace(-reach, reach, self.n_knots, dtype=torch.float64)
@@ -164,6 +167,11 @@ class GaussianisingTransform(AbstractTransform):
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {"n_knots": self.n_knots, "epsilon": self.epsilon}
+
+
+def thin(density: Tensor) -> Tensor:
+    """Return every n-th slice of ``(n_slices, side, side)``, so that not more than 2^26 pixels are left."""
+    return density[:: max(1, -(-density.numel() // _FITTED_PIXELS))]
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

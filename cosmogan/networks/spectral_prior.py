@@ -19,7 +19,7 @@ from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
-from cosmogan.transforms import AbstractTransform, interpolate
+from cosmogan.transforms import AbstractTransform, interpolate, thin
 
 # Space-to-depth by 2 and two strided layers.
 _COARSENING = 8
@@ -156,9 +156,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Target: the spectrum and the quantiles of the training slices.
         target_power = _mean_power(density, bins)
         probability = torch.special.ndtr(self.normal.double())
-        target_quantiles = _log_quantiles(density, probability)
+        thinned = thin(density)
+        target_quantiles = _log_quantiles(thinned, probability)
         knots = bins.centres.float() / side
-        log_power = torch.log(_mean_power(transform(density), bins).clamp_min(1e-30))
+        log_power = torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30))
         self.log_field.copy_(target_quantiles)
         n_maps = max(16, _FIT_PIXELS // side**2)
         generator = torch.Generator(density.device).manual_seed(seed)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cosmogan.transforms import GaussianisingTransform, LogTransform, Rodriguez2018Transform, interpolate
+from cosmogan.transforms import GaussianisingTransform, LogTransform, Rodriguez2018Transform, interpolate, thin
 
 # float32 carries 7 digits; the steepest map loses two of them.
 ROUND_TRIP = 1e-4
@@ -68,6 +68,13 @@ def test_gaussianising_survives_empty_pixels():
     transform = GaussianisingTransform()
     transform.fit(density)
     torch.testing.assert_close(transform.inverse(transform(density)), density, rtol=ROUND_TRIP, atol=1e-3)
+
+
+def test_thinning_bounds_the_pixels(monkeypatch: pytest.MonkeyPatch):
+    slices = lognormal(10)
+    torch.testing.assert_close(thin(slices), slices, rtol=0, atol=0)
+    monkeypatch.setattr("cosmogan.transforms._FITTED_PIXELS", 4 * 32 * 32)
+    torch.testing.assert_close(thin(slices), slices[::3], rtol=0, atol=0)
 
 
 def test_interpolation_is_linear_beyond_the_ends_and_differentiable():
