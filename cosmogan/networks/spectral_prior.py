@@ -28,8 +28,10 @@ _KERNEL_REACH = 4.0
 # Fit of the prior: pixels of mocks per iteration, iterations, and knots of the point transform out to 4.7 sigma, where
 # a million pixels end.
 _FIT_PIXELS = 2**21
-_FIT_ITERATIONS = 24
+_FIT_ITERATIONS = 32
 _FIT_BATCH = 32
+# Pixels beyond a quantile below which it is not trusted.
+_RARE = 20
 _CALIBRATION_PIXELS = 2**21
 _N_KNOTS = 191
 _REACH = 4.75
@@ -171,7 +173,11 @@ class SpectralPriorGenerator(AbstractGenerator):
             ratio = torch.log(target_power / _mean_power(mocks, bins)).clamp(-3, 3)
             log_power = log_power + damping * ratio
             step = damping * (target_quantiles - _log_quantiles(mocks, probability))
-            self.log_field.copy_(torch.cummax(self.log_field + step.float(), 0).values)
+            # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
+            rare = torch.minimum(probability, 1 - probability) * min(thinned.numel(), mocks.numel()) < _RARE
+            known = (~rare).nonzero().flatten()
+            step = step[torch.arange(len(step), device=step.device).clamp(known[0], known[-1])]
+            self.log_field.copy_(_monotone(self.log_field + step.float()))
             # The mean of the whole box is 1 by definition.
             self.log_field -= torch.log(mocks.double().mean()).float()
 
@@ -304,6 +310,16 @@ def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:
     for block in fields.split(128):
         total += power_spectrum(block - 1, bins.n_pixels, bins=bins).sum(0)
     return total / len(fields)
+
+
+def _monotone(table: Tensor) -> Tensor:
+    """Return an increasing table next to ``(n,)``: the mean of the bounds from either side.
+
+    One bound alone would ratchet the noise of the sparse tail upwards at every iteration of the fit.
+    """
+    from_left = torch.cummax(table, 0).values
+    from_right = torch.cummin(table.flip(0), 0).values.flip(0)
+    return 0.5 * (from_left + from_right)
 
 
 def _log_quantiles(density: Tensor, probability: Tensor) -> Tensor:
