@@ -101,7 +101,9 @@ def _parse(command: str, function: Callable[..., Any], words: list[str]) -> dict
 
     parameters = inspect.signature(function).parameters
     description = inspect.getdoc(function) or ""
-    parser = Parser(prog=f"cosmogan {command}", description=description.split("\n\nParameters\n")[0])
+    parser = Parser(
+        prog=f"cosmogan {command}", allow_abbrev=False, description=description.split("\n\nParameters\n")[0]
+    )
     positional, number = _POSITIONAL.get(command, (None, None))
     if positional is not None:
         parser.add_argument(positional, nargs=number, help=_help(description, positional))

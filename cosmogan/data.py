@@ -148,7 +148,7 @@ class SliceDataModule(L.LightningDataModule):
             n_training = len(realisations) - n_validation - n_test
             if n_training < 1:
                 raise UserError(
-                    f"{self.path}: holds {len(realisations)} realisations, but the split needs at least 1 to train, "
+                    f"{self.path}: realisations found: {len(realisations)}, but the split needs at least 1 to train, "
                     f"{n_validation} to validate and {n_test} to test; simulate more or lower --data.n_validation"
                 )
             self.training_realisations: list[int] = realisations[:n_training].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +238,8 @@ def find_emulator(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected an emulator file")
     shipped = _SHIPPED / f"{name_or_path}{_SUFFIX}"
     if path.name == str(name_or_path) and shipped.is_file():
         return shipped
@@ -298,10 +301,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint")
     # torch raises many kinds of errors for files that are not its own.
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(f"{path}: is not a checkpoint of `cosmogan fit`, or is damaged or unsafe ({reason})") from None
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        raise UserError(
+            f"{path}: is not a checkpoint of `cosmogan fit`, is damaged, or holds code, which is never run"
+        ) from None
     if not isinstance(content, dict) or "cosmogan" not in content or "state_dict" not in content:
         raise UserError(f"{path}: is a checkpoint of another program; expected one written by `cosmogan fit`")
     return content

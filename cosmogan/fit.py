@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -61,7 +62,7 @@ def fit(words: list[str]) -> Path | None:
         trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "enable_progress_bar": False},
         auto_configure_optimizers=False,
     )
-    cli.model.recipe = cli.parser.dump(cli.config, skip_none=False)
+    cli.model.recipe = cli.parser.dump(cli.config)
     checkpoint = cli.config.ckpt_path
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.trainer.interrupted:
@@ -77,7 +78,7 @@ class _Parser(LightningArgumentParser):
 class _FitCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.pop("dump_header", None)
-        parser = _Parser(prog="cosmogan fit", **kwargs)
+        parser = _Parser(prog="cosmogan fit", allow_abbrev=False, **kwargs)
         parser.add_argument("-c", "--config", action="config", help="recipe: a YAML file or the name of a shipped one")
         return parser
 
@@ -92,7 +93,12 @@ class _FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config
         if config.ckpt_path is not None:
-            load_checkpoint(Path(config.ckpt_path))
+            seen = json.loads(load_checkpoint(Path(config.ckpt_path))["cosmogan"])["training"]["n_slices_seen"]
+            if seen >= config.model.max_slices:
+                raise UserError(
+                    f"--ckpt_path {config.ckpt_path}: has seen {seen} slices, all that model.max_slices "
+                    f"({config.model.max_slices}) asks for; raise --model.max_slices to go on"
+                )
             changed = [w for w in self._words if w.startswith("--model.") and not w.startswith("--model.max_slices")]
             if changed:
                 raise UserError(

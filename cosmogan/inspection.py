@@ -26,10 +26,12 @@ def check(file: str) -> int:
     Raises
     ------
     UserError
-        If there is no such file.
+        If there is no such file, or it is an emulator.
     """
     if not Path(file).exists():
         raise UserError(f"{file}: no such file")
+    if Path(file).suffix == ".safetensors":
+        raise UserError(f"{file}: is an emulator; `check` reads slice files, `cosmogan info` describes emulators")
     problems = check_slices(file)
     print("\n".join(problems) if problems else f"{file}: a valid slice file")
     return 1 if problems else 0

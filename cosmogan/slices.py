@@ -505,7 +505,7 @@ def describe_slices(path: str | Path) -> str:
     """
     with SliceReader(path) as reader:
         meta, h = reader.metadata, reader.metadata.cosmology.h
-        ids, counts = np.unique(reader.realisation, return_counts=True)
+        counts = np.unique(reader.realisation, return_counts=True)[1]
         rows = {
             "slices": f"{reader.n_slices} of {meta.n_pixels} x {meta.n_pixels} pixels",
             "box size": format_length(meta.box_size, h),
@@ -515,7 +515,7 @@ def describe_slices(path: str | Path) -> str:
             "quantity": meta.quantity + ("" if meta.mean_count is None else f", mean {meta.mean_count:g} per pixel"),
             "smoothing": f"{meta.smoothing:g} pixels",
             "assignment": meta.assignment + (", periodic" if meta.periodic else ", not periodic"),
-            "realisations": f"{len(ids)} with {counts.min()}-{counts.max()} slices each" if len(ids) else "none",
+            "realisations": _count_text(counts),
             "cosmology": ", ".join(f"{k} {v:g}" for k, v in meta.cosmology.known().items()) or "unknown",
             "provenance": ", ".join(f"{k}: {_short(v)}" for k, v in reader.provenance.items()) or "unknown",
         }
@@ -539,6 +539,13 @@ def require_absent(path: Path, *, overwrite: bool) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+
+
+def _count_text(counts: np.ndarray) -> str:
+    if not len(counts):
+        return "none"
+    low, high = counts.min(), counts.max()
+    return f"{len(counts)} with {low if low == high else f'{low} to {high}'} slices each"
 
 
 def _with_unit(name: str, value: object) -> str:

@@ -28,7 +28,9 @@ def test_the_split_is_by_realisation(example: Path):
 
 
 def test_too_few_realisations_say_what_is_needed(example: Path):
-    with pytest.raises(UserError, match="holds 5 realisations, but the split needs at least 1 to train, 5 to validate"):
+    with pytest.raises(
+        UserError, match="realisations found: 5, but the split needs at least 1 to train, 5 to validate"
+    ):
         SliceDataModule(str(example), n_validation=5)
 
 

@@ -102,6 +102,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, recipe: Path, ex
     assert json.loads(load_checkpoint(last)["cosmogan"])["training"]["n_steps"] == 12
     fit(words(recipe, example, tmp_path / "cut", "--ckpt_path", str(last)))
     assert_same(weights(last), whole)
+    with pytest.raises(UserError, match="has seen 120 slices"):
+        fit(words(recipe, example, tmp_path / "cut", "--ckpt_path", str(last)))
     # Twin: another seed is another run.
     fit(words(recipe, example, tmp_path / "other", "--model.seed", "1"))
     with pytest.raises(AssertionError):
@@ -176,7 +178,8 @@ def test_the_average_halves_its_distance_in_a_half_life():
     [
         (["--model.lerning_rate", "1"], "lerning_rate"),
         (["--model.max_slices", "many"], "max_slices"),
-        (["--data.n_validation", "3"], "holds 3 realisations"),
+        (["--data.n_validation", "3"], "realisations found: 3"),
+        (["--model.max_slice", "64"], "max_slice"),
         (["--model.critic.init_args.patch", "12"], "patch: the critic needs"),
         (["--config", "demo/box250"], "demo/box500"),
     ],
@@ -210,7 +213,15 @@ def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path
     with pytest.raises(UserError, match=r"--ckpt_path together with --model.seed"):
         fit(
             words(
-                recipe, example, tmp_path / "run", "--ckpt_path", str(tmp_path / "run/last.ckpt"), "--model.seed", "2"
+                recipe,
+                example,
+                tmp_path / "run",
+                "--ckpt_path",
+                str(tmp_path / "run/last.ckpt"),
+                "--model.max_slices",
+                "240",
+                "--model.seed",
+                "2",
             )
         )
     fit(words(recipe, example, tmp_path / "run", "--overwrite"))
@@ -224,7 +235,7 @@ def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
             return (Path.touch, (marker,))
 
     torch.save({"cosmogan": "{}", "state_dict": Trap()}, tmp_path / "trap.ckpt")
-    with pytest.raises(UserError, match="unsafe"):
+    with pytest.raises(UserError, match="holds code, which is never run"):
         load_checkpoint(tmp_path / "trap.ckpt")
     assert not marker.exists()
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
