@@ -114,7 +114,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, recipe: Path, ex
 def test_kill_dash_nine_and_resume(tmp_path: Path, recipe: Path, example: Path):
     program = [sys.executable, "-m", "cosmogan.cli", "fit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    longer = ("--model.max_slices", "2400")
+    # Few validations: outside the tests each one makes thousands of toy fields.
+    longer = ("--model.max_slices", "1200", "--data.slices_per_epoch", "240")
     subprocess.run(program + words(recipe, example, tmp_path / "whole", *longer), check=True, env=environment)
     process = subprocess.Popen(program + words(recipe, example, tmp_path / "cut", *longer), env=environment)
     last = tmp_path / "cut" / "last.ckpt"
