@@ -76,11 +76,16 @@ class Emulator:
         Raises
         ------
         UserError
-            If there is no such emulator, or the file is damaged or something else.
+            If there is no such emulator or device, or the file is damaged or something else.
         """
         path = find_emulator(name_or_path)
         try:
-            with safe_open(path, framework="pt", device=str(device)) as handle:
+            torch.zeros(1, device=device)
+        # torch raises another kind for each way in which a device is not there.
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+            raise UserError(f"device {str(device)!r}: cannot be used here; try 'cpu'") from None
+        try:
+            with safe_open(path, framework="pt", device="cpu") as handle:
                 header = (handle.metadata() or {}).get("cosmogan")
                 tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:

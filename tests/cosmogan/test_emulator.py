@@ -112,6 +112,12 @@ def test_other_files_are_refused(tmp_path: Path, saved: Path):
         Emulator.load(tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize("device", ["warp", "cuda:77", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(saved: Path, device: str):
+    with pytest.raises(UserError, match=f"device '{device}': cannot be used here"):
+        Emulator.load(saved, device=device)
+
+
 def test_a_file_cannot_name_what_is_imported(tmp_path: Path):
     record = {
         "format": "cosmogan-emulator",
