@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -199,3 +200,37 @@ def check_redshift(path: Path, redshift: float) -> float:
         raise UserError(f"{path}: Redshift is {redshift:g}; expected a number above -1. The header is damaged")
     # Codes that step in the scale factor write 2e-16 for 0.
     return 0.0 if abs(redshift) < 1e-6 else redshift
+
+
+def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example: str) -> list[Path]:
+    """Return all files of a snapshot, given any one of them.
+
+    Parameters
+    ----------
+    path
+        One of the files.
+    n_files
+        How many its header announces.
+    pattern
+        Matches a whole name; its two groups are what stands before and after the number.
+    example
+        Such a name, for the message.
+
+    Raises
+    ------
+    UserError
+        If the name carries no number or a file is missing.
+    """
+    if n_files <= 1:
+        return [path]
+    match = pattern.fullmatch(path.name)
+    if match is None:
+        raise UserError(
+            f"{path}: is one of {n_files} files of a snapshot, but its name carries no number such as "
+            f"{example!r}, so the others cannot be found; give them their original names"
+        )
+    files = [path.with_name(f"{match[1]}{i}{match[2]}") for i in range(n_files)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such file; the snapshot {path.name} consists of {n_files} files")
+    return files

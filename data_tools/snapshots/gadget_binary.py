@@ -17,13 +17,13 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths
+from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths, sibling_files
 
 # Dark matter.
 PARTICLE_TYPE = 1
 _HEADER_BYTES = 256
 _LABEL_BYTES = 8
-_NUMBER = re.compile(r"(.*\.)(\d+)")
+_NUMBER = re.compile(r"(.*\.)\d+()")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             unit_source=source,
         )
         self._first = first
-        self._files = _sibling_files(path, first.n_files)
+        self._files = sibling_files(path, first.n_files, pattern=_NUMBER, example="snapshot.0")
 
     @staticmethod
     def recognises(head: bytes) -> bool:
@@ -167,19 +167,3 @@ def _read_block(stream: BinaryIO, header: _FileHeader, chunk: int, path: Path) -
     stream.seek(data_start + 3 * kind * n_all)
     if struct.unpack(header.order + "I", _read_exactly(stream, 4, path, "its positions"))[0] != length:
         raise UserError(f"{path}: its block of positions is damaged; the two lengths of the record differ")
-
-
-def _sibling_files(path: Path, n_files: int) -> list[Path]:
-    if n_files == 1:
-        return [path]
-    match = _NUMBER.fullmatch(path.name)
-    if match is None:
-        raise UserError(
-            f"{path}: is one of {n_files} files of a snapshot, but its name does not end in a number such as "
-            "'snapshot.0', so the others cannot be found; give them their original names"
-        )
-    files = [path.with_name(f"{match[1]}{i}") for i in range(n_files)]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; the snapshot {path.name} consists of {n_files} files")
-    return files

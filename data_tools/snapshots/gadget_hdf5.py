@@ -14,7 +14,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths
+from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths, sibling_files
 
 # Dark matter.
 PARTICLE_TYPE = 1
@@ -22,7 +22,7 @@ MPC_IN_CM = 3.085678e24
 # Critical density over h^2 in 1e10 Msun/h per (Mpc/h)^3, for MassTable.
 _CRITICAL_DENSITY = 27.7536627
 _HEADER_NAMES = {"omega_m": "Omega0", "h": "HubbleParam"}
-_NUMBER = re.compile(r"(.*\.)(\d+)(\.(?:hdf5|h5))")
+_NUMBER = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
 
 @final
@@ -69,7 +69,7 @@ class GadgetHdf5Snapshot(AbstractSnapshot):
             length_unit=unit,
             unit_source=source,
         )
-        self._files = _sibling_files(path, self._n_files)
+        self._files = sibling_files(path, self._n_files, pattern=_NUMBER, example="snap_000.0.hdf5")
 
     def _read_positions(self, chunk: int) -> Iterator[tuple[Path, np.ndarray]]:
         for path in self._files:
@@ -218,19 +218,3 @@ def _total_particles(header: Mapping[str, Any], path: Path) -> int:
     if total == 0:
         raise UserError(f"{path}: holds no dark matter particles (NumPart_Total[{PARTICLE_TYPE}] is 0)")
     return total
-
-
-def _sibling_files(path: Path, n_files: int) -> list[Path]:
-    if n_files <= 1:
-        return [path]
-    match = _NUMBER.fullmatch(path.name)
-    if match is None:
-        raise UserError(
-            f"{path}: is one of {n_files} files of a snapshot, but its name carries no number such as "
-            "'snap_000.0.hdf5', so the others cannot be found; give them their original names"
-        )
-    files = [path.with_name(f"{match[1]}{i}{match[3]}") for i in range(n_files)]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; the snapshot {path.name} consists of {n_files} files")
-    return files
