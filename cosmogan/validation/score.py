@@ -1,0 +1,67 @@
+"""One number that says how far mocks are from the simulation, and what it takes to judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A distance of mocks from a simulation: 0 for perfect mocks, larger is worse, whatever the statistic.
+
+    Parameters
+    ----------
+    name
+        Key in the report's JSON and in the file of thresholds.
+    title
+        For people.
+    value
+        The distance; NaN where it could not be measured, which is never a pass.
+    floor
+        The same number of the simulation against itself (disjoint realisations); None where that is not known.
+    sigmas
+        By how many standard deviations, those of mocks and simulation together, `value` exceeds that of perfect mocks;
+        None where errors are not known.
+    units
+        Of `value` and `floor`; ``"relative"`` for relative differences, shown in per cent.
+    """
+
+    name: str
+    title: str
+    value: float
+    floor: float | None = None
+    sigmas: float | None = None
+    units: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampleComparison:
+    """A test of two sets of slices as sets: copies, variety, or a network that tries to tell them apart.
+
+    Parameters
+    ----------
+    name
+        Key in the report's JSON and start of the figure's name.
+    title
+        Heading for people.
+    scores
+        What is judged.
+    quantity
+        Of what `distributions` are samples, with units; the label of the figure's x axis.
+    distributions
+        Samples by what they are of, such as ``"mocks"`` and ``"simulation"``, shape ``(n,)`` each.
+    explanation
+        One or two sentences under the figure: what was compared with what, how many, and how to read it.
+    notes
+        Sentences a reader of the numbers must know, such as which slices are copies.
+    """
+
+    name: str
+    title: str
+    scores: tuple[Score, ...]
+    quantity: str
+    distributions: dict[str, np.ndarray] = field(default_factory=dict)
+    explanation: str = ""
+    notes: tuple[str, ...] = ()
