@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,9 @@ ROUNDING = 1e-5
 # kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
 _LARGEST_MPC = 4000.0
 _SMALLEST_KPC = 15000.0
+# So many particles that do not reach across so much of the box are not spread over it: wrong unit, box or selection.
+_ENOUGH = 1000
+_FILLED = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class SnapshotHeader:
     redshift
         Redshift of the particles.
     n_particles
-        Number of dark matter particles in all files of the snapshot.
+        Number of particles of the chosen type in all files of the snapshot.
     cosmology
         As far as the file says.
     seed
@@ -55,67 +59,136 @@ class SnapshotHeader:
     unit_source: str = "stated in the file"
 
 
-class AbstractSnapshot(ABC):
-    """A snapshot opened for reading.
+class Slab(NamedTuple):
+    """Part of a box between two planes, ``low <= position < high`` along ``axis``; may reach across the boundary."""
 
-    Parameters
-    ----------
-    path
-        The file, or one of its files.
-    length_unit
-        The file's unit of length, such as ``"kpc/h"``; None to take it from the file.
-    box_size
-        Side of the box with its unit, for files that do not say; None to take it from the file.
-    """
+    axis: int
+    low: float
+    high: float
+
+    def contains(self, positions: np.ndarray, box_size: float) -> np.ndarray:
+        """Return which of the positions, shape ``(n, 3)``, lie in the slab of a periodic box: bool, shape ``(n,)``."""
+        return np.mod(positions[:, self.axis] - np.float64(self.low), box_size) < self.high - self.low
+
+
+class AbstractSnapshot(ABC):
+    """A snapshot opened for reading: its header, its files, and the particles of one type in a stream."""
 
     path: Path
     header: SnapshotHeader
+    files: list[Path]
 
     @abstractmethod
-    def _read_positions(self, chunk: int) -> Iterator[tuple[Path, np.ndarray]]:
-        """Yield ``(file, positions)`` with positions of shape ``(n, 3)`` in the file's unit of length."""
+    def _read_file(
+        self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yield positions, shape ``(n, 3)``, and masses, shape ``(n,)``, of one file in the file's units.
 
-    def positions(self, chunk: int = CHUNK) -> Iterator[np.ndarray]:
-        """Stream the positions of all particles.
+        Masses are None without ``weights``. Particles outside ``slab`` (file's unit) may be left out, no others.
+        """
+
+    def particles(
+        self,
+        chunk: int = CHUNK,
+        *,
+        weights: bool = False,
+        files: Sequence[Path] | None = None,
+        slab: Slab | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Stream positions and masses.
 
         Parameters
         ----------
         chunk
-            Particles at a time.
+            Particles at a time, at most.
+        weights
+            Read masses too.
+        files
+            Some of `files`, for sharing them out among processes; None for all. The caller then compares the sum over
+            all processes with ``header.n_particles``, which is checked here only for all files at once.
+        slab
+            Keep only particles with ``low <= position < high`` (Mpc/h) along an axis. Formats with an index of places
+            read no more of the file than needed.
 
         Yields
         ------
-            Shape ``(n, 3)``, comoving Mpc/h, within ``[0, box_size]`` up to rounding.
+            Positions, shape ``(n, 3)``, comoving Mpc/h, within ``[0, box_size]`` up to rounding, and masses, shape
+            ``(n,)``, in the file's unit of mass (the same in all files), positive; None without `weights`.
 
         Raises
         ------
         UserError
-            If a file is damaged, a position is not finite or lies outside the box, or particles are missing.
+            If a file is damaged, a position is not finite or lies outside the box, masses are asked for and missing,
+            particles are missing, or they fill only a part of the box.
         """
-        box, n_seen = self.header.box_size, 0
-        for path, block in self._read_positions(chunk):
-            positions = block if self.header.length_unit == 1 else block * block.dtype.type(self.header.length_unit)
-            low, high = float(positions.min(initial=math.inf)), float(positions.max(initial=-math.inf))
-            # NaN compares false with everything, so this catches it too.
-            if len(positions) and not (-ROUNDING * box <= low and high <= (1 + ROUNDING) * box):
-                if not np.isfinite(positions).all():
-                    n_bad = int((~np.isfinite(positions)).any(axis=1).sum())
-                    raise UserError(
-                        f"{path}: positions of {n_bad} particles are NaN or infinite (among particles "
-                        f"{n_seen}-{n_seen + len(positions) - 1}); the file is damaged, copy or write it again"
-                    )
-                raise UserError(
-                    f"{path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
-                    f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); "
-                    "say the unit with --length_unit, such as kpc/h, or the box with --box_size"
-                )
-            n_seen += len(positions)
+        unit = self.header.length_unit
+        slab_in_file = None if slab is None else Slab(slab.axis, slab.low / unit, slab.high / unit)
+        n_seen, lowest, highest = 0, math.inf, -math.inf
+        for path in self.files if files is None else files:
+            for block, masses in self._read_file(path, chunk, weights=weights, slab=slab_in_file):
+                positions = block if unit == 1 else block * block.dtype.type(unit)
+                low, high = self._require_inside(positions, path, n_seen)
+                lowest, highest = min(lowest, low), max(highest, high)
+                n_seen += len(positions)
+                if masses is not None:
+                    _require_masses(masses, path)
+                if slab is not None:
+                    inside = slab.contains(positions, self.header.box_size)
+                    positions, masses = positions[inside], None if masses is None else masses[inside]
+                yield positions, masses
+        if slab is None and (files is None or set(files) == set(self.files)):
+            self._require_whole(n_seen, lowest, highest)
+
+    def positions(
+        self, chunk: int = CHUNK, *, files: Sequence[Path] | None = None, slab: Slab | None = None
+    ) -> Iterator[np.ndarray]:
+        """Stream positions alone; see `particles`.
+
+        Raises
+        ------
+        UserError
+            As `particles`.
+        """
+        for positions, _ in self.particles(chunk, files=files, slab=slab):
             yield positions
+
+    def _require_inside(self, positions: np.ndarray, path: Path, n_before: int) -> tuple[float, float]:
+        box = self.header.box_size
+        low, high = float(positions.min(initial=math.inf)), float(positions.max(initial=-math.inf))
+        # NaN compares false with everything, so this catches it too.
+        if len(positions) == 0 or (-ROUNDING * box <= low and high <= (1 + ROUNDING) * box):
+            return low, high
+        if not np.isfinite(positions).all():
+            n_bad = int((~np.isfinite(positions)).any(axis=1).sum())
+            raise UserError(
+                f"{path}: positions of {n_bad} particles are NaN or infinite (among particles "
+                f"{n_before}-{n_before + len(positions) - 1}); the file is damaged, copy or write it again"
+            )
+        raise UserError(
+            f"{path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
+            f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); "
+            "say the unit with --length_unit, such as kpc/h, or the box with --box_size"
+        )
+
+    def _require_whole(self, n_seen: int, low: float, high: float) -> None:
         if n_seen != self.header.n_particles:
             raise UserError(
                 f"{self.path}: the header announces {self.header.n_particles} particles and the files hold {n_seen}; "
                 "a part of the snapshot is missing"
             )
+        box = self.header.box_size
+        if n_seen >= _ENOUGH and high - low < _FILLED * box:
+            raise UserError(
+                f"{self.path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
+                f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); slices need particles "
+                "all over a periodic box. Say the unit with --length_unit, or the box with --box_size"
+            )
+
+
+def _require_masses(masses: np.ndarray, path: Path) -> None:
+    # Negated, so that NaN is caught.
+    if not (masses.min(initial=math.inf) > 0 and masses.max(initial=1.0) < math.inf):
+        raise UserError(f"{path}: holds masses that are not positive numbers; leave weights out, or write it again")
 
 
 def resolve_lengths(

@@ -17,7 +17,14 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths, sibling_files
+from data_tools.snapshots.base import (
+    AbstractSnapshot,
+    Slab,
+    SnapshotHeader,
+    check_redshift,
+    resolve_lengths,
+    sibling_files,
+)
 
 # Dark matter.
 PARTICLE_TYPE = 1
@@ -66,24 +73,26 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             unit_source=source,
         )
         self._first = first
-        self._files = sibling_files(path, first.n_files, pattern=_NUMBER, example="snapshot.0")
+        self.files = sibling_files(path, first.n_files, pattern=_NUMBER, example="snapshot.0")
 
     @staticmethod
     def recognises(head: bytes) -> bool:
         """Return whether a file that begins with these 8 bytes looks like a GADGET binary."""
         return _byte_order(head[:4]) is not None
 
-    def _read_positions(self, chunk: int) -> Iterator[tuple[Path, np.ndarray]]:
-        for path in self._files:
-            with open(path, "rb") as stream:
-                header = _read_header(stream, path)
-                if header.n_total != self._first.n_total or header.box_size != self._first.box_size:
-                    raise UserError(
-                        f"{path}: belongs to another snapshot than {self.path.name} (particles {header.n_total}, "
-                        f"BoxSize {header.box_size:g} against {self._first.n_total}, {self._first.box_size:g})"
-                    )
-                if sum(header.n_this_file):
-                    yield from ((path, block) for block in _read_block(stream, header, chunk, path))
+    def _read_file(
+        self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with open(path, "rb") as stream:
+            header = _read_header(stream, path)
+            if header.n_total != self._first.n_total or header.box_size != self._first.box_size:
+                raise UserError(
+                    f"{path}: belongs to another snapshot than {self.path.name} (particles {header.n_total}, "
+                    f"BoxSize {header.box_size:g} against {self._first.n_total}, {self._first.box_size:g})"
+                )
+            if sum(header.n_this_file):
+                for block in _read_block(stream, header, chunk, path):
+                    yield block, None
 
 
 def _byte_order(first_bytes: bytes) -> str | None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader, check_redshift, resolve_lengths, sibling_files
+from data_tools.snapshots.base import (
+    AbstractSnapshot,
+    Slab,
+    SnapshotHeader,
+    check_redshift,
+    resolve_lengths,
+    sibling_files,
+)
 
 # Dark matter.
 PARTICLE_TYPE = 1
@@ -69,32 +76,33 @@ class GadgetHdf5Snapshot(AbstractSnapshot):
             length_unit=unit,
             unit_source=source,
         )
-        self._files = sibling_files(path, self._n_files, pattern=_NUMBER, example="snap_000.0.hdf5")
+        self.files = sibling_files(path, self._n_files, pattern=_NUMBER, example="snap_000.0.hdf5")
 
-    def _read_positions(self, chunk: int) -> Iterator[tuple[Path, np.ndarray]]:
-        for path in self._files:
-            with _open(path) as handle:
-                expected = _counts(_attributes(handle, "Header", path), "NumPart_ThisFile", path)[PARTICLE_TYPE]
-                name = f"PartType{PARTICLE_TYPE}/Coordinates"
-                if name not in handle:
-                    if expected == 0:
-                        continue
-                    raise UserError(f"{path}: data set /{name} is missing; the header announces {expected} particles")
-                data = handle[name]
-                if data.shape != (expected, 3) or data.dtype.kind != "f":
+    def _read_file(
+        self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with _open(path) as handle:
+            expected = _counts(_attributes(handle, "Header", path), "NumPart_ThisFile", path)[PARTICLE_TYPE]
+            name = f"PartType{PARTICLE_TYPE}/Coordinates"
+            if name not in handle:
+                if expected == 0:
+                    return
+                raise UserError(f"{path}: data set /{name} is missing; the header announces {expected} particles")
+            data = handle[name]
+            if data.shape != (expected, 3) or data.dtype.kind != "f":
+                raise UserError(
+                    f"{path}: /{name} is {data.dtype} {data.shape}; expected floats of shape ({expected}, 3), "
+                    "as the header announces. Copy or write the file again"
+                )
+            for start in range(0, expected, chunk):
+                try:
+                    block = data[start : start + chunk]
+                except (OSError, RuntimeError) as error:
                     raise UserError(
-                        f"{path}: /{name} is {data.dtype} {data.shape}; expected floats of shape ({expected}, 3), "
-                        "as the header announces. Copy or write the file again"
-                    )
-                for start in range(0, expected, chunk):
-                    try:
-                        block = data[start : start + chunk]
-                    except (OSError, RuntimeError) as error:
-                        raise UserError(
-                            f"{path}: /{name} cannot be read from particle {start} on ({error}); the file is damaged, "
-                            "or compressed with a filter that needs a plug-in (pip install hdf5plugin)"
-                        ) from None
-                    yield path, block
+                        f"{path}: /{name} cannot be read from particle {start} on ({error}); the file is damaged, "
+                        "or compressed with a filter that needs a plug-in (pip install hdf5plugin)"
+                    ) from None
+                yield block, None
 
 
 def write_gadget_hdf5(
