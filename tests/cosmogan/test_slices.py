@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -63,6 +64,77 @@ def test_every_field_of_the_metadata_survives(tmp_path: Path):
     np.testing.assert_array_equal(read.axis, [0, 255])
     np.testing.assert_array_equal(read.position, [1.5, np.nan])
     assert SliceMetadata.from_dict(metadata.to_dict()) == metadata
+
+
+def conditioned(path: Path) -> SliceSet:
+    """Write 24 slices whose conditions differ from slice to slice."""
+    write_example(path)
+    whole = read_slices(path)
+    values = {"Omega_m": np.linspace(0.1, 0.5, 24), "M_seed": np.arange(24) * 1e5}
+    whole = replace(whole, conditions=values, condition_units={"M_seed": "Msun/h"})
+    write_slices(path, whole, overwrite=True)
+    return whole
+
+
+def test_conditions_survive_with_their_units(tmp_path: Path):
+    written = conditioned(tmp_path / "a.h5")
+    read = read_slices(tmp_path / "a.h5")
+    assert check_slices(tmp_path / "a.h5") == []
+    assert read.conditions.keys() == {"Omega_m", "M_seed"}
+    for name, values in written.conditions.items():
+        np.testing.assert_array_equal(read.conditions[name], values)
+    assert read.condition_units == {"M_seed": "Msun/h"}
+    described = describe_slices(tmp_path / "a.h5")
+    assert "Omega_m 0.1 to 0.5" in described
+    assert "M_seed 0 to 2.3e+06 Msun/h" in described
+
+
+def test_conditions_grow_with_the_slices(tmp_path: Path, example: Path):
+    whole = read_slices(example)
+    with SliceWriter(tmp_path / "grown.h5", whole.metadata, conditions={"sigma8": ""}) as writer:
+        writer.append(whole.slices[:5], realisation=0, conditions={"sigma8": 0.8})
+        writer.append(whole.slices[5:8], realisation=1, conditions={"sigma8": np.array([0.7, 0.75, 0.9])})
+    read = read_slices(tmp_path / "grown.h5")
+    np.testing.assert_array_equal(read.conditions["sigma8"], [0.8] * 5 + [0.7, 0.75, 0.9])
+
+
+@pytest.mark.parametrize("given", [{}, {"sigma8": 0.8, "h": 0.7}, {"Sigma8": 0.8}, {"sigma8": np.nan}])
+def test_other_conditions_than_announced_are_refused(tmp_path: Path, example: Path, given: dict):
+    whole = read_slices(example)
+    with (
+        pytest.raises(UserError, match="condition"),
+        SliceWriter(tmp_path / "a.h5", whole.metadata, conditions={"sigma8": ""}) as writer,
+    ):
+        writer.append(whole.slices, realisation=0, conditions=given)
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_files_without_conditions_have_none(example: Path):
+    assert read_slices(example).conditions == {}
+    with h5py.File(example) as handle:
+        assert "conditions" not in handle
+
+
+def _condition(values: np.ndarray):
+    return lambda handle: handle.__setitem__("conditions/sigma8", values)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_condition(np.full(24, np.inf)), "/conditions/sigma8 holds inf at slice 0"),
+        (_condition(np.zeros(23)), "expected float64 (24,)"),
+        (_condition(np.zeros(24, np.float32)), "expected float64 (24,)"),
+        (lambda handle: handle.create_group("conditions/sigma8"), "is not a data set"),
+        (lambda handle: handle.__setitem__("conditions", np.zeros(24)), "is not a group"),
+        (lambda handle: handle.__setitem__("conditions", h5py.SoftLink("/conditions")), "is not a group"),
+    ],
+)
+def test_check_finds_bad_conditions(example: Path, change, expected: str):
+    edit(example, change)
+    problems = check_slices(example)
+    assert len(problems) == 1
+    assert expected in problems[0]
 
 
 def test_counts_become_densities_with_the_mean_of_the_box(tmp_path: Path):

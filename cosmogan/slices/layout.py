@@ -1,0 +1,42 @@
+"""Names and types of what a slice file holds, and what its values may be."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+FORMAT = "cosmogan-slices"
+FORMAT_VERSION = 1
+AXIS_NOT_APPLICABLE = 255
+DTYPES: dict[str, np.dtype[Any]] = {"counts": np.dtype(np.uint16), "density": np.dtype(np.float32)}
+LABELS: dict[str, np.dtype[Any]] = {
+    "realisation": np.dtype(np.int32),
+    "axis": np.dtype(np.uint8),
+    "position": np.dtype(np.float32),
+}
+CONDITION_DTYPE = np.dtype(np.float64)
+
+
+def value_problem(block: np.ndarray, *, offset: int = 0) -> str | None:
+    """Return a clause on the first kind of bad value in a block of slices, or None."""
+    if block.dtype.kind == "u":
+        return None
+    for bad, name in ((~np.isfinite(block), "NaN or infinite"), (block < 0, "negative")):
+        if bad.any():
+            first = offset + int(np.argmax(bad.any(axis=(1, 2))))
+            return f"{int(bad.sum())} {name} values (first at slice {first})"
+    return None
+
+
+def os_reason(error: BaseException) -> str:
+    """Return the operating system's reason, without HDF5's dump of handles."""
+    number = getattr(error, "errno", None)
+    if number:
+        return os.strerror(number)
+    text = str(error)
+    for reason in ("No space left on device", "Permission denied", "Disk quota exceeded", "unable to lock file"):
+        if reason in text:
+            return reason
+    return text.splitlines()[0] if text else type(error).__name__

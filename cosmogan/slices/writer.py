@@ -1,0 +1,276 @@
+"""Writing slice files piece by piece."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cosmogan.errors import UserError
+from cosmogan.slices.layout import (
+    AXIS_NOT_APPLICABLE,
+    CONDITION_DTYPE,
+    DTYPES,
+    FORMAT,
+    FORMAT_VERSION,
+    LABELS,
+    os_reason,
+    value_problem,
+)
+from cosmogan.slices.metadata import SliceMetadata
+from cosmogan.slices.reader import SliceSet
+from cosmogan.units import RODRIGUEZ2018
+
+
+class SliceWriter:
+    """Write a slice file piece by piece; the final name appears only when all of it is there.
+
+    Use as a context manager. The data go to ``<name>.part``, which an exception removes and a kill leaves behind; the
+    next writer of the same name starts over.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    metadata
+        What the pixels are.
+    n_slices
+        Total number, if known: the images are then stored contiguously and a writer that delivers another number
+        fails. Otherwise one slice per chunk.
+    provenance
+        Command, versions, seeds: anything that h5py stores as an attribute.
+    conditions
+        Names of parameters that come with each slice, such as ``"Omega_m"``, and their units, empty for none.
+    overwrite
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    UserError
+        If the file exists and may not be replaced, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        metadata: SliceMetadata,
+        *,
+        n_slices: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".part")
+        self.metadata = metadata
+        self.n_slices = n_slices
+        self.n_written = 0
+        self._conditions = dict(conditions or {})
+        require_absent(self.path, overwrite=overwrite)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self.partial, "w")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({os_reason(error)})") from None
+        self._write_head(provenance or {})
+
+    def _write_head(self, provenance: Mapping[str, Any]) -> None:
+        attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "box_size_units": "Mpc/h"}
+        values = asdict(self.metadata)
+        cosmology = values.pop("cosmology")
+        self._file.attrs.update(attributes | {name: value for name, value in values.items() if value is not None})
+        self._file.create_group("cosmology").attrs.update({k: v for k, v in cosmology.items() if v is not None})
+        self._file.create_group("provenance").attrs.update(dict(provenance))
+        n, side = self.n_slices, self.metadata.n_pixels
+        unlimited: dict[str, Any] = {} if n is not None else {"maxshape": (None, side, side), "chunks": (1, side, side)}
+        self._file.create_dataset("slices", (n or 0, side, side), DTYPES[self.metadata.quantity], **unlimited)
+        for name, dtype in LABELS.items():
+            self._file.create_dataset(name, (n or 0,), dtype, maxshape=None if n is not None else (None,))
+        for name, unit in self._conditions.items():
+            dataset = self._file.create_dataset(
+                f"conditions/{name}", (n or 0,), CONDITION_DTYPE, maxshape=None if n is not None else (None,)
+            )
+            if unit:
+                dataset.attrs["units"] = unit
+
+    def append(
+        self,
+        slices: np.ndarray,
+        *,
+        realisation: int | np.ndarray,
+        axis: int | np.ndarray = AXIS_NOT_APPLICABLE,
+        position: float | np.ndarray = math.nan,
+        conditions: Mapping[str, float | np.ndarray] | None = None,
+    ) -> None:
+        """Add slices behind those already written.
+
+        Parameters
+        ----------
+        slices
+            Shape ``(n, n_pixels, n_pixels)``, in the file's quantity; counts must fit uint16.
+        realisation, axis, position
+            Labels, one per slice or one for all.
+        conditions
+            Parameters by name, one value per slice or one for all; exactly those announced to the constructor.
+
+        Raises
+        ------
+        UserError
+            If a value cannot be stored, there are more slices than announced, or the disk is full.
+        """
+        expected = (self.metadata.n_pixels, self.metadata.n_pixels)
+        if slices.ndim != 3 or slices.shape[1:] != expected:
+            raise UserError(
+                f"{self.path}: expected slices of shape (n, {expected[0]}, {expected[1]}), got {slices.shape}"
+            )
+        problem = value_problem(slices)
+        if problem is not None:
+            raise UserError(f"{self.path}: slices to write hold {problem}")
+        dtype = DTYPES[self.metadata.quantity]
+        if dtype.kind == "u" and slices.size and slices.max() > np.iinfo(dtype).max:
+            raise UserError(
+                f"{self.path}: a pixel holds {slices.max()} particles and counts are stored up to "
+                f"{np.iinfo(dtype).max}; write densities instead (--quantity density)"
+            )
+        columns = self._checked(conditions or {})
+        start, stop = self.n_written, self.n_written + len(slices)
+        if self.n_slices is not None and stop > self.n_slices:
+            raise UserError(f"{self.path}: {self.n_slices} slices were announced and more are being written")
+        try:
+            if self.n_slices is None:
+                for name in ("slices", *LABELS, *columns):
+                    self._file[name].resize(stop, axis=0)
+            self._file["slices"][start:stop] = slices.astype(dtype, copy=False)
+            labels = {"realisation": realisation, "axis": axis, "position": position}
+            for name, values in (labels | columns).items():
+                self._file[name][start:stop] = values
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self.path}: writing slices {start}:{stop} failed ({os_reason(error)})") from None
+        self.n_written = stop
+
+    def _checked(self, conditions: Mapping[str, float | np.ndarray]) -> dict[str, float | np.ndarray]:
+        """Return the conditions of some slices by the place of their data sets."""
+        if set(conditions) != set(self._conditions):
+            raise UserError(
+                f"{self.path}: slices come with conditions {sorted(conditions)}; expected {sorted(self._conditions)}"
+            )
+        for name, values in conditions.items():
+            if not np.isfinite(values).all():
+                raise UserError(f"{self.path}: condition {name} is not finite; expected a number for every slice")
+        return {f"conditions/{name}": values for name, values in conditions.items()}
+
+    def __enter__(self) -> SliceWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        complete = kind is None and self.n_slices in (None, self.n_written)
+        try:
+            self._file.close()
+        except (OSError, RuntimeError) as error:
+            self.partial.unlink(missing_ok=True)
+            if kind is None:
+                raise UserError(f"{self.path}: could not be completed ({os_reason(error)})") from None
+            return
+        if not complete:
+            self.partial.unlink(missing_ok=True)
+            if kind is None:
+                raise UserError(f"{self.path}: {self.n_slices} slices were announced and {self.n_written} written")
+            return
+        os.replace(self.partial, self.path)
+
+
+def write_slices(
+    path: str | Path, slice_set: SliceSet, *, provenance: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> None:
+    """Write slices held in memory to a slice file.
+
+    Raises
+    ------
+    UserError
+        As `SliceWriter`.
+    """
+    n_slices = len(slice_set.slices)
+    units = {name: slice_set.condition_units.get(name, "") for name in slice_set.conditions}
+    with SliceWriter(
+        path, slice_set.metadata, n_slices=n_slices, provenance=provenance, conditions=units, overwrite=overwrite
+    ) as writer:
+        writer.append(
+            slice_set.slices,
+            realisation=slice_set.realisation,
+            axis=slice_set.axis,
+            position=slice_set.position,
+            conditions=slice_set.conditions,
+        )
+
+
+def write_example(
+    path: str | Path,
+    *,
+    n_realisations: int = 4,
+    n_slices: int = 6,
+    n_pixels: int = 16,
+    box_size: float = 70.0,
+    quantity: str = "density",
+    seed: int = 0,
+) -> SliceMetadata:
+    """Write a minimal valid slice file of lognormal noise, for tests and for trying things out.
+
+    Parameters
+    ----------
+    path
+        File to write; an existing one is replaced.
+    n_realisations, n_slices
+        Number of realisations and of slices in each, spread over the three axes.
+    n_pixels, box_size
+        Geometry; the side of a slice in Mpc/h.
+    quantity
+        ``"density"`` or ``"counts"`` (of mean 8).
+    seed
+        Of the noise.
+
+    Returns
+    -------
+        The metadata that were written.
+    """
+    rng = np.random.default_rng(seed)
+    total = n_realisations * n_slices
+    density = np.exp(rng.normal(size=(total, n_pixels, n_pixels)) - 0.5)
+    mean_count = 8.0 if quantity == "counts" else None
+    pixels = density.astype(np.float32) if mean_count is None else rng.poisson(mean_count * density).astype(np.uint16)
+    thickness = box_size / n_pixels
+    metadata = SliceMetadata(
+        box_size=box_size,
+        n_pixels=n_pixels,
+        thickness=thickness,
+        quantity=quantity,
+        mean_count=mean_count,
+        cosmology=RODRIGUEZ2018,
+    )
+    index = np.arange(total) % n_slices
+    slice_set = SliceSet(pixels, np.arange(total) // n_slices, index % 3, index // 3 * thickness, metadata)
+    write_slices(path, slice_set, provenance={"command": "write_example", "seed": seed}, overwrite=True)
+    return metadata
+
+
+def require_absent(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace an existing file unless told to.
+
+    Raises
+    ------
+    UserError
+        If ``path`` exists and ``overwrite`` is false, or ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected the name of a file to write")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists already; choose another name or add --overwrite")
