@@ -1,6 +1,7 @@
 """Particle snapshots, one file per format."""
 
-from data_tools.snapshots.base import AbstractSnapshot, SnapshotHeader
+from data_tools.snapshots.base import AbstractSnapshot, Slab
 from data_tools.snapshots.detect import open_snapshot
+from data_tools.snapshots.header import SnapshotHeader
 
-__all__ = ["AbstractSnapshot", "SnapshotHeader", "open_snapshot"]
+__all__ = ["AbstractSnapshot", "Slab", "SnapshotHeader", "open_snapshot"]

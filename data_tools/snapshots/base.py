@@ -1,4 +1,4 @@
-"""What every snapshot format offers: a header in Mpc/h and positions in a stream."""
+"""What every snapshot format offers: a header in Mpc/h, its files, and particles in a stream."""
 
 from __future__ import annotations
 
@@ -6,57 +6,21 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.units import Cosmology, parse_length
+from data_tools.snapshots.header import SnapshotHeader
 
 # Particles read at a time: 24 MB of float64 positions.
 CHUNK = 2**20
 # Positions may leave the box by rounding: float32 resolves 6e-8 of the box, codes that add a drift lose a digit or two.
 ROUNDING = 1e-5
-# Boxes are 5 Mpc/h to 10 Gpc/h in practice. A BoxSize without a unit is taken for Mpc/h below the first number, for
-# kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
-_LARGEST_MPC = 4000.0
-_SMALLEST_KPC = 15000.0
 # So many particles that do not reach across so much of the box are not spread over it: wrong unit, box or selection.
 _ENOUGH = 1000
 _FILLED = 0.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class SnapshotHeader:
-    """What a snapshot says about itself.
-
-    Parameters
-    ----------
-    box_size
-        Side of the periodic box, comoving Mpc/h.
-    redshift
-        Redshift of the particles.
-    n_particles
-        Number of particles of the chosen type in all files of the snapshot.
-    cosmology
-        As far as the file says.
-    seed
-        Of the initial conditions, where the file says; labels the realisation.
-    length_unit
-        The file's unit of length in Mpc/h.
-    unit_source
-        Where the unit comes from, for people.
-    """
-
-    box_size: float
-    redshift: float
-    n_particles: int
-    cosmology: Cosmology = field(default_factory=Cosmology)
-    seed: int | None = None
-    length_unit: float = 1.0
-    unit_source: str = "stated in the file"
 
 
 class Slab(NamedTuple):
@@ -191,90 +155,6 @@ def _require_masses(masses: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: holds masses that are not positive numbers; leave weights out, or write it again")
 
 
-def resolve_lengths(
-    path: Path,
-    box_in_file: float,
-    *,
-    length_unit: str | None,
-    box_size: str | None,
-    h: float | None,
-    stated: float | None,
-) -> tuple[float, float, str]:
-    """Decide the unit of length and the side of the box.
-
-    Parameters
-    ----------
-    path
-        For messages.
-    box_in_file
-        BoxSize in the file's unit; 0 where missing.
-    length_unit, box_size
-        What the user says, or None.
-    h
-        Hubble constant, for lengths without ``/h``.
-    stated
-        The file's own statement of its unit in Mpc/h, or None.
-
-    Returns
-    -------
-        The unit in Mpc/h, the box in Mpc/h, and where the unit comes from.
-
-    Raises
-    ------
-    UserError
-        If either stays unknown or they contradict each other.
-    """
-    if not math.isfinite(box_in_file) or box_in_file < 0:
-        raise UserError(f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'")
-    asked_box = None if box_size is None else parse_length(box_size, h)
-    if length_unit is not None:
-        # "kpc/h" is as good as "1 kpc/h".
-        text = length_unit if any(c.isdigit() for c in length_unit) else f"1 {length_unit}"
-        unit, source = parse_length(text, h), "as asked"
-    elif stated is not None:
-        unit, source = stated, "stated in the file"
-    elif asked_box is not None and box_in_file > 0:
-        unit, source = asked_box / box_in_file, "from --box_size"
-        # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
-        unit = next((nice for nice in (1.0, 1e-3) if math.isclose(unit, nice, rel_tol=1e-3)), unit)
-    elif box_in_file == 0:
-        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc', and --length_unit")
-    elif box_in_file <= _LARGEST_MPC:
-        unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
-    elif box_in_file >= _SMALLEST_KPC:
-        unit, source = 1e-3, f"guessed from BoxSize {box_in_file:g}"
-    else:
-        raise UserError(
-            f"{path}: BoxSize is {box_in_file:g} without a unit, which may be kpc/h or Mpc/h; "
-            "say which with --length_unit kpc/h or --length_unit Mpc/h"
-        )
-    if asked_box is None and box_in_file == 0:
-        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc'")
-    box = float(f"{box_in_file * unit:.12g}")
-    if asked_box is not None:
-        if box_in_file > 0 and not math.isclose(asked_box, box, rel_tol=1e-3):
-            raise UserError(
-                f"{path}: --box_size says {asked_box:g} Mpc/h and the header {box_in_file:g} in units of "
-                f"{unit:g} Mpc/h ({source}), which is {box:g} Mpc/h; leave --box_size out or correct --length_unit"
-            )
-        box = asked_box
-    return unit, box, source
-
-
-def check_redshift(path: Path, redshift: float) -> float:
-    """Return the redshift, or refuse one that cannot be.
-
-    Raises
-    ------
-    UserError
-        If it is not finite or not above -1.
-    """
-    if not (math.isfinite(redshift) and redshift > -1):
-        raise UserError(f"{path}: Redshift is {redshift:g}; expected a number above -1. The header is damaged")
-    # Codes that step in the scale factor write 2e-16 for 0.
-    return 0.0 if abs(redshift) < 1e-6 else redshift
-
-
 def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example: str) -> list[Path]:
     """Return all files of a snapshot, given any one of them.
 
@@ -302,8 +182,19 @@ def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example
             f"{path}: is one of {n_files} files of a snapshot, but its name carries no number such as "
             f"{example!r}, so the others cannot be found; give them their original names"
         )
-    files = [path.with_name(f"{match[1]}{i}{match[2]}") for i in range(n_files)]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; the snapshot {path.name} consists of {n_files} files")
+    files = []
+    # One by one: a damaged header may announce 2^31 files.
+    for i in range(n_files):
+        files.append(path.with_name(f"{match[1]}{i}{match[2]}"))
+        if not files[-1].is_file():
+            raise UserError(
+                f"{files[-1]}: {why_not_a_file(files[-1])}; the snapshot {path.name} consists of {n_files} files"
+            )
     return files
+
+
+def why_not_a_file(path: Path) -> str:
+    """Return what is wrong with a path that is not a readable file, for messages."""
+    if path.is_symlink():
+        return "is a symbolic link that leads nowhere or round in a circle"
+    return "is not a file" if path.exists() else "no such file"

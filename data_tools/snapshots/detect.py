@@ -6,25 +6,42 @@ import os
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot
+from data_tools.snapshots.arrays import NPY_SIGNATURE, ArraySnapshot
+from data_tools.snapshots.base import AbstractSnapshot, why_not_a_file
 from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot
 from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
+from data_tools.snapshots.header import Options
+from data_tools.snapshots.swift import SwiftSnapshot, is_swift
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def open_snapshot(path: str | Path, *, length_unit: str | None = None, box_size: str | None = None) -> AbstractSnapshot:
-    """Open a snapshot of any known format: GADGET HDF5 or GADGET binary (format 1 and 2), in one or several files.
+def open_snapshot(
+    path: str | Path,
+    *,
+    length_unit: str | None = None,
+    box_size: str | None = None,
+    redshift: float | None = None,
+    particle_type: int = 1,
+) -> AbstractSnapshot:
+    """Open a snapshot of any known format, in one or several files.
+
+    These are GADGET binary (format 1 and 2), GADGET HDF5 and its relatives, SWIFT, and plain positions of shape
+    ``(n, 3)`` in a ``.npy`` file or in a data set of an HDF5 file.
 
     Parameters
     ----------
     path
         The file, any one of several files, or their common name without the number (``snap_000`` for ``snap_000.0``,
-        ``snap_000.1``, ...).
+        ``snap_000.1``, ...); for plain positions in HDF5 with the data set, ``file.h5:/path/to/positions``.
     length_unit
         The file's unit of length, such as ``"kpc/h"``; None to take it from the file or from the size of its box.
     box_size
         Side of the box with its unit, for files that do not say.
+    redshift
+        For files that do not say, or say wrongly.
+    particle_type
+        Which particles to read: 0 gas, 1 dark matter, 4 stars, as the codes number them.
 
     Returns
     -------
@@ -35,28 +52,39 @@ def open_snapshot(path: str | Path, *, length_unit: str | None = None, box_size:
     UserError
         If the file is missing, empty, truncated, of an unknown format, or its header cannot be right.
     """
-    first = _first_file(Path(path))
+    options = Options(length_unit=length_unit, box_size=box_size, redshift=redshift, particle_type=particle_type)
+    first, dataset = _first_file(Path(path))
     if not os.access(first, os.R_OK):
         raise UserError(f"{first}: no permission to read it")
     with open(first, "rb") as stream:
         head = stream.read(8)
     if not head:
         raise UserError(f"{first}: is empty; expected a snapshot")
+    if dataset is not None:
+        return ArraySnapshot(first, options, dataset=dataset)
     if head == _HDF5_SIGNATURE:
-        return GadgetHdf5Snapshot(first, length_unit=length_unit, box_size=box_size)
+        return SwiftSnapshot(first, options) if is_swift(first) else GadgetHdf5Snapshot(first, options)
+    if head.startswith(NPY_SIGNATURE):
+        return ArraySnapshot(first, options)
     if GadgetBinarySnapshot.recognises(head):
-        return GadgetBinarySnapshot(first, length_unit=length_unit, box_size=box_size)
+        return GadgetBinarySnapshot(first, options)
     raise UserError(
-        f"{first}: is neither an HDF5 file nor a GADGET binary; expected a snapshot in one of these formats"
+        f"{first}: is neither an HDF5 file nor a GADGET binary nor a .npy file; expected a snapshot in one of these "
+        "formats"
     )
 
 
-def _first_file(path: Path) -> Path:
+def _first_file(path: Path) -> tuple[Path, str | None]:
+    """Return a file of the snapshot, and the data set where one is named."""
     if path.is_file():
-        return path
-    for candidate in (path.with_name(path.name + ".0"), path.with_name(path.name + ".0.hdf5")):
+        return path, None
+    for ending in (".0", ".hdf5", ".0.hdf5", ".h5", ".0.h5"):
+        candidate = path.with_name(path.name + ending)
         if candidate.is_file():
-            return candidate
+            return candidate, None
+    before, colon, dataset = str(path).rpartition(":")
+    if colon and dataset.strip("/") and Path(before).is_file():
+        return Path(before), dataset.strip("/")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected a snapshot file")
-    raise UserError(f"{path}: no such file")
+    raise UserError(f"{path}: {why_not_a_file(path)}")

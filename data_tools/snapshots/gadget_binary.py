@@ -1,36 +1,39 @@
 """GADGET binary snapshots, format 1 and 2, either byte order, in one or several files.
 
 A file is a sequence of Fortran records: a 4-byte length, the data, the length again. Format 2 puts a 16-byte record
-with a 4-letter name before each block. The block of positions follows the header (GADGET-2 user guide, section 6).
+with a 4-letter name before each block. Positions, velocities, numbers and masses follow the header in this order
+(GADGET-2 user guide, section 6); some codes end the file earlier.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import BinaryIO, NamedTuple, final
 
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.units import Cosmology
-from data_tools.snapshots.base import (
-    AbstractSnapshot,
-    Slab,
+from data_tools.snapshots.base import AbstractSnapshot, Slab, sibling_files
+from data_tools.snapshots.header import (
+    Options,
     SnapshotHeader,
-    check_redshift,
+    known_cosmology,
+    require_particles,
     resolve_lengths,
-    sibling_files,
+    resolve_redshift,
 )
 
-# Dark matter.
-PARTICLE_TYPE = 1
 _HEADER_BYTES = 256
 _LABEL_BYTES = 8
-_NUMBER = re.compile(r"(.*\.)\d+()")
+_NUMBERED = re.compile(r"(.*\.)\d+()")
+_POSITIONS, _MASSES = b"POS ", b"MASS"
+# What follows the header where blocks have no names.
+_ORDER = (_POSITIONS, b"VEL ", b"ID  ", _MASSES)
 
 
 @dataclass(frozen=True)
@@ -40,40 +43,52 @@ class _FileHeader:
     order: str
     format: int
     n_this_file: tuple[int, ...]
+    mass_table: tuple[float, ...]
     n_total: tuple[int, ...]
+    scale_factor: float
     redshift: float
     n_files: int
     box_size: float
     omega_m: float
     h: float
 
+    def identity(self) -> str:
+        """Return what all files of a snapshot share."""
+        return (
+            f"{self.n_total} particles of mass {self.mass_table} at redshift {self.redshift} in {self.n_files} files, "
+            f"BoxSize {self.box_size}"
+        )
+
+
+class _Block(NamedTuple):
+    """Numbers of one block in a file: where they begin, and their type."""
+
+    start: int
+    dtype: np.dtype
+
 
 @final
 class GadgetBinarySnapshot(AbstractSnapshot):
-    """A snapshot in the binary format of GADGET-1/2 (also L-PICOLA, N-GenIC); dark matter (type 1) only."""
+    """A snapshot in the binary format of GADGET-1/2 (also L-PICOLA, N-GenIC); particles of one type."""
 
-    def __init__(self, path: Path, *, length_unit: str | None = None, box_size: str | None = None) -> None:
+    def __init__(self, path: Path, options: Options) -> None:
         self.path = path
+        self._type = options.particle_type
         with open(path, "rb") as stream:
             first = _read_header(stream, path)
-        n_particles = first.n_total[PARTICLE_TYPE]
-        if n_particles == 0:
-            raise UserError(f"{path}: holds no dark matter particles (Npart_total[{PARTICLE_TYPE}] is 0)")
-        known = {"omega_m": first.omega_m, "h": first.h}
-        cosmology = Cosmology(**{name: value for name, value in known.items() if value > 0})
-        unit, box, source = resolve_lengths(
-            path, first.box_size, length_unit=length_unit, box_size=box_size, h=cosmology.h, stated=None
-        )
+        n_particles = require_particles(path, first.n_total, self._type)
+        cosmology = known_cosmology(path, {"omega_m": first.omega_m, "h": first.h})
+        unit, box, source = resolve_lengths(path, first.box_size, options=options, h=cosmology.h, stated=None)
         self.header = SnapshotHeader(
             box_size=box,
-            redshift=check_redshift(path, first.redshift),
+            redshift=resolve_redshift(path, first.redshift, scale_factor=first.scale_factor, asked=options.redshift),
             n_particles=n_particles,
             cosmology=cosmology,
             length_unit=unit,
             unit_source=source,
         )
         self._first = first
-        self.files = sibling_files(path, first.n_files, pattern=_NUMBER, example="snapshot.0")
+        self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
 
     @staticmethod
     def recognises(head: bytes) -> bool:
@@ -85,14 +100,23 @@ class GadgetBinarySnapshot(AbstractSnapshot):
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         with open(path, "rb") as stream:
             header = _read_header(stream, path)
-            if header.n_total != self._first.n_total or header.box_size != self._first.box_size:
+            if header.identity() != self._first.identity():
                 raise UserError(
-                    f"{path}: belongs to another snapshot than {self.path.name} (particles {header.n_total}, "
-                    f"BoxSize {header.box_size:g} against {self._first.n_total}, {self._first.box_size:g})"
+                    f"{path}: belongs to another snapshot than {self.path.name} ({header.identity()}; expected "
+                    f"{self._first.identity()})"
                 )
-            if sum(header.n_this_file):
-                for block in _read_block(stream, header, chunk, path):
-                    yield block, None
+            n = header.n_this_file[self._type]
+            if n == 0:
+                return
+            positions = _find_positions(stream, header, self._type, path)
+            masses = _find_masses(stream, header, self._type, path) if weights else None
+            for start in range(0, n, chunk):
+                n_rows = min(chunk, n - start)
+                block = _read_numbers(stream, positions, 3 * start, 3 * n_rows, path).reshape(n_rows, 3)
+                if isinstance(masses, _Block):
+                    yield block, _read_numbers(stream, masses, start, n_rows, path)
+                else:
+                    yield block, None if masses is None else np.full(n_rows, masses)
 
 
 def _byte_order(first_bytes: bytes) -> str | None:
@@ -117,9 +141,9 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     version = 1
     if struct.unpack(order + "i", start)[0] == _LABEL_BYTES:
         version = 2
-        label = _read_exactly(stream, 12, path, "its header")[:4]
-        if label != b"HEAD":
-            raise UserError(f"{path}: its first block is {label!r}; expected b'HEAD' in a GADGET format-2 file")
+        label = _read_exactly(stream, 12, path, "its header")
+        if label[:4] != b"HEAD" or label[8:] != start:
+            raise UserError(f"{path}: its first block is {label[:4]!r}; expected b'HEAD' in a GADGET format-2 file")
         start = _read_exactly(stream, 4, path, "its header")
         if struct.unpack(order + "i", start)[0] != _HEADER_BYTES:
             raise UserError(f"{path}: its header record is damaged; expected a length of {_HEADER_BYTES} bytes")
@@ -131,11 +155,18 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     # Npart_total_HW was added late; older writers leave other things there, and then the low words alone are right.
     plausible = all(word < 2**16 for word in high_words)
     n_total = tuple(low + (high << 32 if plausible else 0) for low, high in zip(fields[16:22], high_words, strict=True))
+    if min(fields[0:6]) < 0 or any(here > total for here, total in zip(fields[0:6], n_total, strict=True)):
+        raise UserError(
+            f"{path}: its header is damaged: it announces {list(fields[0:6])} particles per type in this file and "
+            f"{list(n_total)} in all files"
+        )
     return _FileHeader(
         order=order,
         format=version,
         n_this_file=fields[0:6],
+        mass_table=fields[6:12],
         n_total=n_total,
+        scale_factor=fields[12],
         redshift=fields[13],
         n_files=max(1, fields[23]),
         box_size=fields[24],
@@ -144,35 +175,83 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     )
 
 
-def _read_block(stream: BinaryIO, header: _FileHeader, chunk: int, path: Path) -> Iterator[np.ndarray]:
-    """Yield the positions of the dark matter in one file, behind its header."""
-    if header.format == 2:
-        label = _read_exactly(stream, 16, path, "the name of its second block")[4:8]
-        if label != b"POS ":
-            raise UserError(f"{path}: its second block is {label!r}; expected b'POS '")
+def _find_positions(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block:
     n_all = sum(header.n_this_file)
-    length = struct.unpack(header.order + "I", _read_exactly(stream, 4, path, "its positions"))[0]
-    # Record lengths are 32-bit and wrap around beyond 4 GB; single and double precision both occur.
-    kind = next((size for size in (4, 8) if length == 3 * size * n_all % 2**32), None)
-    if kind is None:
+    start, length = _find_record(stream, header, _POSITIONS, path, "its positions", 3 * n_all)
+    dtype = _number_type(header, length, 3 * n_all, path, "positions")
+    return _Block(start + 3 * dtype.itemsize * sum(header.n_this_file[:particle_type]), dtype)
+
+
+def _find_masses(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block | float:
+    """Return the masses of a type in one file, or the one mass that all its particles have."""
+    if header.mass_table[particle_type] != 0:
+        return header.mass_table[particle_type]
+    n_individual = [n if mass == 0 else 0 for n, mass in zip(header.n_this_file, header.mass_table, strict=True)]
+    start, length = _find_record(stream, header, _MASSES, path, "its masses", sum(n_individual))
+    dtype = _number_type(header, length, sum(n_individual), path, "masses")
+    return _Block(start + dtype.itemsize * sum(n_individual[:particle_type]), dtype)
+
+
+def _number_type(header: _FileHeader, length: int, n: int, path: Path, what: str) -> np.dtype:
+    for size in (4, 8):
+        if length == size * n:
+            return np.dtype(f"{header.order}f{size}")
+    raise UserError(
+        f"{path}: its block of {what} has {length} bytes; expected {4 * n} (float32) or {8 * n} (float64) for the "
+        f"{sum(header.n_this_file)} particles that its header announces. The file is damaged"
+    )
+
+
+def _find_record(
+    stream: BinaryIO, header: _FileHeader, name: bytes, path: Path, what: str, n_numbers: int
+) -> tuple[int, int]:
+    """Return start and length of the data of a block behind the header."""
+    size = os.fstat(stream.fileno()).st_size
+    # The header's record, and its name and that of the first block in format 2, have two lengths of 4 bytes each.
+    position = _HEADER_BYTES + 8 if header.format == 1 else _HEADER_BYTES + 8 + 16
+    n_blocks = 0
+    while position < size:
+        if header.format == 2:
+            stream.seek(position)
+            label = _read_exactly(stream, 16, path, what)[4:8]
+            position += 16
+        else:
+            label = _ORDER[n_blocks] if n_blocks < len(_ORDER) else b""
+        expected = n_numbers if label == name else 0
+        length = _record_length(stream, header, position, size, path, what if label == name else "a block", expected)
+        if label == name:
+            return position + 4, length
+        position += length + 8
+        n_blocks += 1
+    if name == _MASSES:
+        raise UserError(f"{path}: holds no masses (neither in its header nor as a block); leave weights out")
+    raise UserError(f"{path}: has no block {name.decode()!r}; is cut short in {what}, copy or write it again")
+
+
+def _record_length(
+    stream: BinaryIO, header: _FileHeader, position: int, size: int, path: Path, what: str, n_numbers: int
+) -> int:
+    stream.seek(position)
+    raw = _read_exactly(stream, 4, path, what)
+    stated = struct.unpack(header.order + "I", raw)[0]
+    length = stated
+    # Lengths are 32-bit and wrap around beyond 4 GB; the second one stands behind the true end.
+    while position + 8 + length <= size:
+        stream.seek(position + 4 + length)
+        if stream.read(4) == raw:
+            return length
+        length += 2**32
+    if n_numbers and stated not in (4 * n_numbers % 2**32, 8 * n_numbers % 2**32):
+        _number_type(header, stated, n_numbers, path, what.removeprefix("its "))
+    if position + 8 + stated > size:
         raise UserError(
-            f"{path}: its block of positions has {length} bytes; expected {12 * n_all} (float32) or {24 * n_all} "
-            f"(float64) for the {n_all} particles that its header announces. The file is damaged"
+            f"{path}: is cut short in {what} ({size} bytes; expected {position + 8 + stated} or more); copy or write "
+            "it again"
         )
-    dtype = np.dtype(f"{header.order}f{kind}")
-    n_before, n_wanted = sum(header.n_this_file[:PARTICLE_TYPE]), header.n_this_file[PARTICLE_TYPE]
-    data_start = stream.tell()
-    end = stream.seek(0, 2)
-    if end < data_start + 3 * kind * n_all + 4:
-        raise UserError(
-            f"{path}: is cut short in its positions ({end} bytes; expected {data_start + 3 * kind * n_all + 4} or "
-            "more); copy or write it again"
-        )
-    stream.seek(data_start + 3 * kind * n_before)
-    for start in range(0, n_wanted, chunk):
-        n = min(chunk, n_wanted - start)
-        block = np.frombuffer(_read_exactly(stream, 3 * kind * n, path, "its positions"), dtype).reshape(n, 3)
-        yield block.astype(dtype.newbyteorder("="), copy=False)
-    stream.seek(data_start + 3 * kind * n_all)
-    if struct.unpack(header.order + "I", _read_exactly(stream, 4, path, "its positions"))[0] != length:
-        raise UserError(f"{path}: its block of positions is damaged; the two lengths of the record differ")
+    raise UserError(f"{path}: is damaged in {what}; the two lengths of the record differ")
+
+
+def _read_numbers(stream: BinaryIO, block: _Block, start: int, n: int, path: Path) -> np.ndarray:
+    stream.seek(block.start + start * block.dtype.itemsize)
+    data = np.frombuffer(_read_exactly(stream, n * block.dtype.itemsize, path, "its particles"), block.dtype)
+    return data.astype(block.dtype.newbyteorder("="), copy=False)

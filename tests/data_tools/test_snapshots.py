@@ -146,12 +146,10 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         path.write_bytes(b"")
     if damage == "text":
         path.write_text("# x y z\n1 2 3\n")
-    if damage in ("no header", "no positions", "short positions", "SWIFT"):
+    if damage in ("no header", "no positions", "short positions"):
         with h5py.File(path, "r+") as handle:
             if damage == "no header":
                 del handle["Header"]
-            elif damage == "SWIFT":
-                handle.create_group("Code").attrs["Code"] = "SWIFT"
             else:
                 del handle["PartType1/Coordinates"]
                 if damage == "short positions":
@@ -167,13 +165,12 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         ("no header", "no group /Header"),
         ("no positions", "Coordinates is missing"),
         ("short positions", r"shape \(50, 3\)"),
-        ("SWIFT", "SWIFT"),
         ("box zero", "no BoxSize; give it with --box_size"),
         ("box missing", "no BoxSize; give it with --box_size"),
         ("box negative", "BoxSize is -5"),
         ("box not a cube", "expected a cube"),
         ("unit unclear", "--length_unit"),
-        ("redshift missing", "Redshift of /Header is missing"),
+        ("redshift missing", "does not say its redshift; give it with --redshift"),
         ("redshift NaN", "Redshift is nan"),
         ("counts missing", "NumPart_ThisFile"),
         ("total differs", "announces 51 particles and the files hold 50"),

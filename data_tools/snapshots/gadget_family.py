@@ -1,0 +1,147 @@
+"""What GADGET's HDF5 snapshots and SWIFT's have in common: the header and the particles of each file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cosmogan.errors import UserError
+from data_tools.snapshots.base import AbstractSnapshot, Slab
+from data_tools.snapshots.hdf5 import attributes, counts, cube_side, number, numbers, open_hdf5, particle_data, rows
+
+NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
+
+
+class AbstractFamilySnapshot(AbstractSnapshot):
+    """A snapshot with ``/Header`` and ``/PartType0`` to ``/PartType6``; particles of one type.
+
+    Constructors call `_remember` with the header of the file that was given.
+    """
+
+    _type: int
+    _identity: str
+    _box_in_file: float
+
+    def _remember(self, header: Mapping[str, Any], path: Path, particle_type: int) -> None:
+        self.path = path
+        self._type = particle_type
+        self._identity = _identity(header, path)
+        self._box_in_file = cube_side(header, path)
+
+    def _rows_of(
+        self, handle: h5py.File, header: Mapping[str, Any], n: int, slab: Slab, path: Path
+    ) -> list[tuple[int, int]]:
+        """Return the rows of a file that hold a slab, and maybe others, as ``(first, beyond the last)``."""
+        return [(0, n)]
+
+    def _read_file(
+        self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        with open_hdf5(path) as handle:
+            header = require_header(handle, path)
+            if _identity(header, path) != self._identity:
+                raise UserError(
+                    f"{path}: belongs to another snapshot than {self.path.name} ({_identity(header, path)}; expected "
+                    f"{self._identity})"
+                )
+            in_file = counts(header, "NumPart_ThisFile", path)
+            if in_file is None or len(in_file) <= self._type:
+                raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing or has too few types")
+            n = in_file[self._type]
+            group = f"PartType{self._type}"
+            if n == 0 and group not in handle:
+                return
+            scale = 1.0
+            if f"{group}/Coordinates" not in handle and f"{group}/IntCoordinates" in handle:
+                # GADGET-4 with OUTPUT_COORDINATES_AS_INTEGERS: the whole range of the integer is the box.
+                positions = particle_data(handle, f"{group}/IntCoordinates", (n, 3), path, kind="u")
+                scale = self._box_in_file / 2.0 ** (8 * positions.dtype.itemsize)
+            else:
+                positions = particle_data(handle, f"{group}/Coordinates", (n, 3), path)
+            masses = _masses(handle, header, self._type, n, path) if weights else None
+            for first, last in [(0, n)] if slab is None else self._rows_of(handle, header, n, slab, path):
+                for start in range(first, last, chunk):
+                    stop = min(start + chunk, last)
+                    block = rows(positions, start, stop, path)
+                    yield block if scale == 1 else block * scale, _mass_rows(masses, start, stop, path)
+
+
+def require_header(handle: h5py.File, path: Path) -> dict[str, Any]:
+    """Return the attributes of ``/Header``.
+
+    Raises
+    ------
+    UserError
+        If the file is no snapshot.
+    """
+    header = attributes(handle, "Header", path)
+    if "NumPart_Total" not in header:
+        raise UserError(
+            f"{path}: has no group /Header with the attribute NumPart_Total; expected a GADGET or SWIFT HDF5 snapshot. "
+            f"For positions in any other HDF5 file give {path.name}:/name/of/the/data/set with --box_size and "
+            "--redshift; slice files and cubes are no snapshots: see `cosmogan convert`"
+        )
+    return header
+
+
+def total_particles(header: Mapping[str, Any], path: Path) -> list[int]:
+    """Return the number of particles per type in all files of a snapshot.
+
+    Raises
+    ------
+    UserError
+        If the header does not say.
+    """
+    low, high = counts(header, "NumPart_Total", path) or [], counts(header, "NumPart_Total_HighWord", path) or []
+    if high and len(high) != len(low):
+        raise UserError(f"{path}: NumPart_Total of /Header has {len(low)} types and NumPart_Total_HighWord {len(high)}")
+    return [n + (word << 32) for n, word in zip(low, high or [0] * len(low), strict=True)]
+
+
+def file_count(header: Mapping[str, Any], path: Path) -> int:
+    """Return NumFilesPerSnapshot, 1 where missing.
+
+    Raises
+    ------
+    UserError
+        If it is no count.
+    """
+    n_files = number(header, "NumFilesPerSnapshot", path)
+    if n_files is None:
+        return 1
+    if not (1 <= n_files < 2**31 and n_files == int(n_files)):
+        raise UserError(f"{path}: NumFilesPerSnapshot is {n_files:g}; expected 1 or more. The header is damaged")
+    return int(n_files)
+
+
+def _identity(header: Mapping[str, Any], path: Path) -> str:
+    """Return what all files of a snapshot share."""
+    masses = numbers(header, "MassTable", path)
+    return (
+        f"{total_particles(header, path)} particles of mass {None if masses is None else masses.tolist()} at redshift "
+        f"{number(header, 'Redshift', path)}, BoxSize {cube_side(header, path)}"
+    )
+
+
+def _masses(
+    handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
+) -> h5py.Dataset | float:
+    """Return the data set of the masses of a type, or the one mass that all of them have."""
+    table = numbers(header, "MassTable", path)
+    if table is not None and len(table) > particle_type and table[particle_type] != 0:
+        return float(table[particle_type])
+    name = f"PartType{particle_type}/Masses"
+    if name not in handle:
+        raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); leave weights out")
+    return particle_data(handle, name, (n,), path)
+
+
+def _mass_rows(masses: h5py.Dataset | float | None, start: int, stop: int, path: Path) -> np.ndarray | None:
+    if masses is None:
+        return None
+    return np.full(stop - start, masses) if isinstance(masses, float) else rows(masses, start, stop, path)

@@ -1,0 +1,248 @@
+"""What a snapshot says about itself, what the user says, and what follows: lengths, redshift, cosmology."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cosmogan.errors import UserError
+from cosmogan.units import Cosmology, parse_length
+
+# Boxes are 5 Mpc/h to 10 Gpc/h in practice. A BoxSize without a unit is taken for Mpc/h below the first number, for
+# kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
+_LARGEST_MPC = 4000.0
+_SMALLEST_KPC = 15000.0
+MPC_IN_CM = 3.085678e24
+# Codes differ in how many digits of a parsec they write.
+_PARSEC_ROUNDING = 2e-3
+# Types of the GADGET family; the seventh is SWIFT's.
+TYPE_NAMES = ("gas", "dark matter", "type-2", "type-3", "star", "black hole", "neutrino")
+# Outside of this a header is damaged, not daring.
+_HUBBLE_RANGE = (0.2, 2.0)
+_LARGEST_REDSHIFT = 1e5
+# By how much the scale factor and 1 / (1 + z) may differ: single precision, printed numbers.
+_TIME_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user says beside the file.
+
+    Parameters
+    ----------
+    length_unit
+        The file's unit of length, such as ``"kpc/h"``; None to take it from the file.
+    box_size
+        Side of the box with its unit; None to take it from the file.
+    redshift
+        Of the particles; None to take it from the file.
+    particle_type
+        Which particles to read, 0-5 in the GADGET family (0 gas, 1 dark matter, 4 stars), 6 SWIFT's neutrinos.
+    """
+
+    length_unit: str | None = None
+    box_size: str | None = None
+    redshift: float | None = None
+    particle_type: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.particle_type < len(TYPE_NAMES):
+            raise UserError(
+                f"particle_type {self.particle_type}: expected 0 to {len(TYPE_NAMES) - 1}; 1 is dark matter"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotHeader:
+    """What a snapshot says about itself.
+
+    Parameters
+    ----------
+    box_size
+        Side of the periodic box, comoving Mpc/h.
+    redshift
+        Redshift of the particles.
+    n_particles
+        Number of particles of the chosen type in all files of the snapshot.
+    cosmology
+        As far as the file says.
+    seed
+        Of the initial conditions, where the file says; labels the realisation.
+    length_unit
+        The file's unit of length in Mpc/h.
+    unit_source
+        Where the unit comes from, for people.
+    """
+
+    box_size: float
+    redshift: float
+    n_particles: int
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    seed: int | None = None
+    length_unit: float = 1.0
+    unit_source: str = "stated in the file"
+
+
+def resolve_lengths(
+    path: Path,
+    box_in_file: float,
+    *,
+    options: Options,
+    h: float | None,
+    stated: float | None,
+) -> tuple[float, float, str]:
+    """Decide the unit of length and the side of the box.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    box_in_file
+        BoxSize in the file's unit; 0 where missing.
+    options
+        What the user says.
+    h
+        Hubble constant, for lengths without ``/h``.
+    stated
+        The file's own statement of its unit in Mpc/h, or None.
+
+    Returns
+    -------
+        The unit in Mpc/h, the box in Mpc/h, and where the unit comes from.
+
+    Raises
+    ------
+    UserError
+        If either stays unknown or they contradict each other.
+    """
+    length_unit, box_size = options.length_unit, options.box_size
+    if not math.isfinite(box_in_file) or box_in_file < 0:
+        raise UserError(f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'")
+    asked_box = None if box_size is None else parse_length(box_size, h)
+    if length_unit is not None:
+        # "kpc/h" is as good as "1 kpc/h".
+        text = length_unit if any(c.isdigit() for c in length_unit) else f"1 {length_unit}"
+        unit, source = parse_length(text, h), "as asked"
+    elif stated is not None:
+        unit, source = stated, "stated in the file"
+    elif asked_box is not None and box_in_file > 0:
+        unit, source = asked_box / box_in_file, "from --box_size"
+        # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
+        unit = next((nice for nice in (1.0, 1e-3) if math.isclose(unit, nice, rel_tol=1e-3)), unit)
+    elif box_in_file == 0:
+        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc', and --length_unit")
+    elif box_in_file <= _LARGEST_MPC:
+        unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
+    elif box_in_file >= _SMALLEST_KPC:
+        unit, source = 1e-3, f"guessed from BoxSize {box_in_file:g}"
+    else:
+        raise UserError(
+            f"{path}: BoxSize is {box_in_file:g} without a unit, which may be kpc/h or Mpc/h; "
+            "say which with --length_unit kpc/h or --length_unit Mpc/h"
+        )
+    if asked_box is None and box_in_file == 0:
+        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc'")
+    box = float(f"{box_in_file * unit:.12g}")
+    if asked_box is not None:
+        if box_in_file > 0 and not math.isclose(asked_box, box, rel_tol=1e-3):
+            raise UserError(
+                f"{path}: --box_size says {asked_box:g} Mpc/h and the header {box_in_file:g} in units of "
+                f"{unit:g} Mpc/h ({source}), which is {box:g} Mpc/h; leave --box_size out or correct --length_unit"
+            )
+        box = asked_box
+    return unit, box, source
+
+
+def unit_from_cm(path: Path, cm: float) -> float:
+    """Return a unit of length in Mpc, exactly 1 or 0.001 where that is meant.
+
+    Raises
+    ------
+    UserError
+        If it is no decimal multiple of a parsec.
+    """
+    power = round(math.log10(cm / MPC_IN_CM)) if 0 < cm < math.inf else 0
+    unit = float(f"1e{power}")
+    if not math.isclose(cm / MPC_IN_CM, unit, rel_tol=_PARSEC_ROUNDING):
+        raise UserError(
+            f"{path}: its unit of length is {cm:g} cm, which is neither kpc (3.0857e21) nor Mpc (3.0857e24); "
+            "say what it is with --length_unit kpc/h or the like"
+        )
+    return unit
+
+
+def resolve_redshift(path: Path, in_file: float | None, *, scale_factor: float | None, asked: float | None) -> float:
+    """Decide the redshift.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    in_file
+        As the file says, or None.
+    scale_factor
+        As the file says, for comparison; None or 0 where it does not.
+    asked
+        What the user says; beats the file.
+
+    Raises
+    ------
+    UserError
+        If it stays unknown, cannot be, or the file contradicts itself.
+    """
+    redshift = in_file if asked is None else asked
+    if redshift is None:
+        raise UserError(f"{path}: does not say its redshift; give it with --redshift, such as --redshift 0")
+    if not -1 < redshift < _LARGEST_REDSHIFT:
+        raise UserError(
+            f"{path}: Redshift is {redshift:g}; expected a number from 0 to {_LARGEST_REDSHIFT:g}. If the header is "
+            "wrong, give the right one with --redshift"
+        )
+    # Negated, so that NaN is caught.
+    if asked is None and scale_factor and not abs(scale_factor * (1 + redshift) - 1) < _TIME_ROUNDING:
+        raise UserError(
+            f"{path}: the header contradicts itself: Redshift is {redshift:g} and the scale factor (Time) "
+            f"{scale_factor:g}, expected {1 / (1 + redshift):g}; say which is right with --redshift"
+        )
+    # Codes that step in the scale factor write 2e-16 for 0.
+    return 0.0 if abs(redshift) < 1e-6 else redshift
+
+
+def known_cosmology(path: Path, values: Mapping[str, float]) -> Cosmology:
+    """Return the parameters that a file says; 0 stands for unknown.
+
+    Raises
+    ------
+    UserError
+        If a value cannot be.
+    """
+    known = {name: value for name, value in values.items() if value != 0}
+    h = known.get("h", 1.0)
+    if not _HUBBLE_RANGE[0] <= h <= _HUBBLE_RANGE[1]:
+        raise UserError(
+            f"{path}: HubbleParam is {h:g}; expected h = H0 / (100 km/s/Mpc), about 0.7. Correct the header"
+        )
+    try:
+        return Cosmology(**known)
+    except UserError as error:
+        raise UserError(f"{path}: {error}. Correct the header") from None
+
+
+def require_particles(path: Path, n_per_type: Sequence[int], particle_type: int) -> int:
+    """Return the number of particles of a type in all files.
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    n_particles = n_per_type[particle_type] if particle_type < len(n_per_type) else 0
+    if n_particles <= 0:
+        others = [f"{kind} ({n} {TYPE_NAMES[kind]} particles)" for kind, n in enumerate(n_per_type[:7]) if n > 0]
+        raise UserError(
+            f"{path}: holds no {TYPE_NAMES[particle_type]} particles (type {particle_type}); it has "
+            + (f"--particle_type {', '.join(others)}" if others else "none of any type")
+        )
+    return n_particles

@@ -1,0 +1,161 @@
+"""SWIFT HDF5 snapshots: one file, distributed files, or the virtual file that SWIFT writes beside these.
+
+Like GADGET's, with other units: nothing contains h, lengths are comoving. Particles are sorted into the cells of a mesh
+that covers the box; ``/Cells`` says where in the file each cell is, so a slab is read without the rest of the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import h5py
+import numpy as np
+
+from cosmogan.errors import UserError
+from data_tools.snapshots.base import Slab, sibling_files
+from data_tools.snapshots.gadget_family import (
+    NUMBERED,
+    AbstractFamilySnapshot,
+    file_count,
+    require_header,
+    total_particles,
+)
+from data_tools.snapshots.hdf5 import attributes, missing_sources, number, open_hdf5, reading
+from data_tools.snapshots.header import (
+    Options,
+    SnapshotHeader,
+    known_cosmology,
+    require_particles,
+    resolve_lengths,
+    resolve_redshift,
+    unit_from_cm,
+)
+
+_LENGTH_UNIT = "Unit length in cgs (U_L)"
+_COSMOLOGY_NAMES = {"omega_m": "Omega_m", "omega_b": "Omega_b", "h": "h", "w0": "w_0"}
+
+
+def is_swift(path: Path) -> bool:
+    """Return whether an HDF5 file was written by SWIFT.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read.
+    """
+    with open_hdf5(path) as handle:
+        codes = [attributes(handle, group, path).get("Code") for group in ("Code", "Header")]
+    return any(np.asarray(code).reshape(-1)[:1].astype(str).tolist() == ["SWIFT"] for code in codes if code is not None)
+
+
+@final
+class SwiftSnapshot(AbstractFamilySnapshot):
+    """A snapshot written by SWIFT; particles of one type."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        name = f"PartType{options.particle_type}/Coordinates"
+        with open_hdf5(path) as handle:
+            header = require_header(handle, path)
+            parameters, units = attributes(handle, "Cosmology", path), attributes(handle, "Units", path)
+            power = number(attributes(handle, name, path), "a-scale exponent", path)
+            parts = _parts(handle, name, path)
+        self._remember(header, path, options.particle_type)
+        if number(parameters, "Cosmological run", path) == 0:
+            raise UserError(f"{path}: is no cosmological run, so it has no comoving box and no redshift")
+        if power not in (None, 1.0):
+            raise UserError(f"{path}: /{name} is not comoving (a-scale exponent {power:g}); expected 1")
+        cosmology = known_cosmology(
+            path, {ours: number(parameters, theirs, path) or 0.0 for ours, theirs in _COSMOLOGY_NAMES.items()}
+        )
+        stated = None if options.length_unit else _length_unit(units, cosmology.h, path)
+        unit, box, source = resolve_lengths(path, self._box_in_file, options=options, h=cosmology.h, stated=stated)
+        self.header = SnapshotHeader(
+            box_size=box,
+            redshift=resolve_redshift(
+                path,
+                number(header, "Redshift", path),
+                scale_factor=number(header, "Scale-factor", path),
+                asked=options.redshift,
+            ),
+            n_particles=require_particles(path, total_particles(header, path), self._type),
+            cosmology=cosmology,
+            length_unit=unit,
+            unit_source=source,
+        )
+        self.files = parts or sibling_files(
+            path, file_count(header, path), pattern=NUMBERED, example="snap_0000.0.hdf5"
+        )
+
+    def _rows_of(
+        self, handle: h5py.File, header: Mapping[str, Any], n: int, slab: Slab, path: Path
+    ) -> list[tuple[int, int]]:
+        everything = [(0, n)]
+        if "Cells" not in handle:
+            return everything
+        kind = f"PartType{self._type}"
+        with reading(path, "/Cells"):
+            cells = handle["Cells"]
+            if any(f"{name}/{kind}" not in cells for name in ("Counts", "OffsetsInFile")):
+                return everything
+            first = cells[f"OffsetsInFile/{kind}"][:].astype(np.int64)
+            beyond = first + cells[f"Counts/{kind}"][:].astype(np.int64)
+            if f"MinPositions/{kind}" in cells and f"MaxPositions/{kind}" in cells:
+                low, high = (cells[f"{end}Positions/{kind}"][:, slab.axis] for end in ("Min", "Max"))
+            else:
+                # Particles may have drifted by a cell since they were sorted.
+                reach = 1.5 * float(cells["Meta-data"].attrs["size"][slab.axis])
+                centres = cells["Centres"][:, slab.axis]
+                low, high = centres - reach, centres + reach
+            here = beyond > first
+            if f"Files/{kind}" in cells:
+                # Distributed files list the cells of all files.
+                here &= cells[f"Files/{kind}"][:] == (number(header, "ThisFile", path) or 0)
+            table = np.stack([first, beyond, _touches(low, high, slab, self._box_in_file)], axis=1)[here]
+        table = table[np.argsort(table[:, 0])]
+        # Cells that do not cover the file without gaps and overlaps cannot be trusted.
+        if not np.array_equal(np.append(table[:, 0], n), np.append(0, table[:, 1])):
+            return everything
+        return _joined([(int(start), int(stop)) for start, stop, wanted in table if wanted])
+
+
+def _length_unit(units: Mapping[str, Any], h: float | None, path: Path) -> float:
+    """Return the unit of length in Mpc/h."""
+    unit_in_cm = number(units, _LENGTH_UNIT, path)
+    if unit_in_cm is None or h is None:
+        missing = f"{_LENGTH_UNIT!r} in /Units" if unit_in_cm is None else "'h' in /Cosmology"
+        raise UserError(
+            f"{path}: {missing} is missing, and lengths need it; give the unit of length with --length_unit, such as "
+            "'0.7 Mpc/h' for Mpc at h = 0.7"
+        )
+    return unit_from_cm(path, unit_in_cm) * h
+
+
+def _touches(low: np.ndarray, high: np.ndarray, slab: Slab, box: float) -> np.ndarray:
+    """Return which intervals meet a slab of a periodic box; both may reach beyond it."""
+    turns = (-box, 0.0, box)
+    return np.any([(low + turn < slab.high) & (high + turn >= slab.low) for turn in turns], axis=0)
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join sorted ranges that follow one another."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _parts(handle: h5py.File, name: str, path: Path) -> list[Path]:
+    """Return the files behind a virtual snapshot; none for a real one."""
+    with reading(path, f"/{name}"):
+        data = handle.get(name)
+        if not isinstance(data, h5py.Dataset) or not data.is_virtual:
+            return []
+        parts, missing = missing_sources(data, path)
+    if missing:
+        raise UserError(f"{missing[0]}: no such file; the virtual snapshot {path.name} consists of {len(parts)} files")
+    return parts
