@@ -88,16 +88,7 @@ def _read_layout(path: Path) -> _NpyLayout:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, by_column, dtype = read(stream)
         # numpy evaluates the header as a Python expression, which fails in as many ways as there are typing errors.
-        except (
-            ValueError,
-            KeyError,
-            SyntaxError,
-            TypeError,
-            OSError,
-            OverflowError,
-            MemoryError,
-            RecursionError,
-        ) as error:
+        except Exception as error:
             reason = str(error).split("\n")[0]
             raise UserError(f"{path}: is not a readable .npy file ({reason}); copy or write it again") from None
         start, size = stream.tell(), os.fstat(stream.fileno()).st_size

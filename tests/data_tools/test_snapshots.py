@@ -6,11 +6,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from gadget_files import write_binary, write_hdf5
+from gadget_files import binary_header, record, write_binary, write_hdf5
 
 from cosmogan.errors import UserError
 from cosmogan.units import RODRIGUEZ2018
-from data_tools.snapshots import AbstractSnapshot, open_snapshot
+from data_tools.snapshots import AbstractSnapshot, Slab, open_snapshot
 from data_tools.snapshots.gadget_hdf5 import write_gadget_hdf5
 
 N = 50
@@ -23,6 +23,10 @@ def positions() -> np.ndarray:
 
 def gather(snapshot: AbstractSnapshot, chunk: int = 7) -> np.ndarray:
     return np.concatenate(list(snapshot.positions(chunk)))
+
+
+def gather_masses(snapshot: AbstractSnapshot, chunk: int = 7) -> np.ndarray:
+    return np.concatenate([masses for _, masses in snapshot.particles(chunk, weights=True) if masses is not None])
 
 
 def test_own_snapshots_come_back_as_they_were(tmp_path: Path, positions: np.ndarray):
@@ -94,17 +98,65 @@ def test_high_word_of_the_particle_number_counts(tmp_path: Path, positions: np.n
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_binary_formats(tmp_path: Path, positions: np.ndarray, order: str, version: int, dtype: str):
-    write_binary(
-        tmp_path / "snap", positions, n_total=N, order=order, version=version, dtype=dtype, gas=positions[:5] * 0
-    )
+@pytest.mark.parametrize("ids", ["u4", "u8"])
+@pytest.mark.parametrize("mass_block", [False, True])
+def test_binary_formats(tmp_path: Path, positions: np.ndarray, order, version, dtype, ids, mass_block):
+    gas, masses = positions[:5] / 2, np.linspace(1, 2, N, dtype=np.float32)
+    form = {"order": order, "version": version, "dtype": dtype, "ids": ids, "masses": masses if mass_block else None}
+    write_binary(tmp_path / "snap", positions, n_total=N, gas=gas, **form)
     snapshot = open_snapshot(tmp_path / "snap")
     found = gather(snapshot)
     assert np.array_equal(found, positions)
-    assert found.dtype.isnative
+    assert found.dtype == np.dtype(dtype)
+    assert np.array_equal(gather_masses(snapshot), masses if mass_block else np.full(N, 0.5))
     header = snapshot.header
     assert (header.box_size, header.redshift, header.n_particles) == (100.0, 0.0, N)
     assert (header.cosmology.omega_m, header.cosmology.h) == (0.3, 0.68)
+    # The other type lies before it in every block.
+    snapshot = open_snapshot(tmp_path / "snap", particle_type=0)
+    assert np.array_equal(gather(snapshot), gas)
+    assert gather_masses(snapshot).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_records_beyond_four_gigabytes(tmp_path: Path, positions: np.ndarray):
+    # Lengths of records are 32-bit: 400 million gas particles, a hole in the file, wrap around.
+    n_gas, path = 400_000_000, tmp_path / "snap"
+    n_all = n_gas + N
+    header = binary_header(
+        "<",
+        n_this_file=(n_gas, N),
+        n_total=(n_gas, N),
+        mass_table=(1.0, 0.0),
+        redshift=0.0,
+        n_files=1,
+        box_size=100.0,
+    )
+    with open(path, "wb") as stream:
+        stream.write(record(header, "<"))
+        for data, size in ((positions.tobytes(), 12), (positions.tobytes(), 12), (b"", 8)):
+            length = struct.pack("<I", size * n_all % 2**32)
+            stream.write(length)
+            stream.seek(size * n_all - len(data), 1)
+            stream.write(data + length)
+        stream.write(record(np.arange(1, N + 1, dtype="<f4").tobytes(), "<"))
+    snapshot = open_snapshot(path)
+    assert np.array_equal(gather(snapshot), positions)
+    assert np.array_equal(gather_masses(snapshot), np.arange(1, N + 1))
+
+
+@pytest.mark.parametrize("ids", [None, "u4"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_binary_file_without_masses_is_refused_only_where_they_are_asked_for(tmp_path, positions, ids, version):
+    # L-PICOLA writes no numbers and no masses of particles.
+    path = tmp_path / "snap"
+    write_binary(path, positions, n_total=N, ids=ids, version=version)
+    raw = bytearray(path.read_bytes())
+    place = raw.index(struct.pack("<d", 0.5))
+    raw[place : place + 8] = bytes(8)
+    path.write_bytes(raw)
+    assert np.array_equal(gather(open_snapshot(path)), positions)
+    with pytest.raises(UserError, match="holds no masses"):
+        gather_masses(open_snapshot(path))
 
 
 def test_several_binary_files_are_one_snapshot(tmp_path: Path, positions: np.ndarray):
@@ -117,6 +169,155 @@ def test_several_binary_files_are_one_snapshot(tmp_path: Path, positions: np.nda
 def test_rounding_redshift_is_zero(tmp_path: Path, positions: np.ndarray):
     write_hdf5(tmp_path / "snap.hdf5", positions, Redshift=2.2e-16)
     assert open_snapshot(tmp_path / "snap.hdf5").header.redshift == 0.0
+
+
+def test_masses_in_hdf5(tmp_path: Path, positions: np.ndarray):
+    path, masses = tmp_path / "snap.hdf5", np.linspace(1, 2, N)
+    write_hdf5(path, positions, MassTable=[0, 0.25, 0, 0, 0, 0])
+    assert np.array_equal(gather_masses(open_snapshot(path)), np.full(N, 0.25))
+    write_hdf5(path, positions, MassTable=[0.25, 0, 0, 0, 0, 0])
+    with pytest.raises(UserError, match="holds no masses"):
+        gather_masses(open_snapshot(path))
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Masses"] = masses
+    assert np.array_equal(gather_masses(open_snapshot(path)), masses)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Masses"][3] = 0
+    with pytest.raises(UserError, match="masses that are not positive"):
+        gather_masses(open_snapshot(path))
+
+
+def test_any_particle_type(tmp_path: Path, positions: np.ndarray):
+    path, stars = tmp_path / "snap.hdf5", positions[:20] / 3
+    counts = np.array([0, N, 0, 0, 20, 0], np.uint32)
+    write_hdf5(path, positions, NumPart_ThisFile=counts, NumPart_Total=counts)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType4/Coordinates"] = stars
+    assert np.array_equal(gather(open_snapshot(path, particle_type=4)), stars)
+    with pytest.raises(UserError, match=r"no gas .*--particle_type 1 \(50 dark matter.*, 4 \(20 star particles\)"):
+        open_snapshot(path, particle_type=0)
+    with pytest.raises(UserError, match="particle_type 9: expected 0 to 6"):
+        open_snapshot(path, particle_type=9)
+
+
+def test_gadget4_keeps_parameters_apart(tmp_path: Path, positions: np.ndarray):
+    path, counts = tmp_path / "snap.hdf5", np.array([0, N], np.uint64)
+    header = {"Omega0": None, "HubbleParam": None, "NumPart_ThisFile": counts, "NumPart_Total": counts}
+    write_hdf5(path, positions, unit_in_cm=3.08568e24, **header)
+    with h5py.File(path, "r+") as handle:
+        handle["Parameters"].attrs.update({"Omega0": 0.31, "OmegaBaryon": 0.05, "HubbleParam": 0.67})
+    snapshot = open_snapshot(path)
+    assert snapshot.header.cosmology.known() == {"omega_m": 0.31, "omega_b": 0.05, "h": 0.67}
+    assert snapshot.header.box_size == 100.0
+    assert np.array_equal(gather(snapshot), positions)
+
+
+@pytest.mark.parametrize("dtype", ["u4", "u8"])
+def test_integer_coordinates_of_gadget4(tmp_path: Path, positions: np.ndarray, dtype: str):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions * 1000, BoxSize=1e5)
+    scale = 2.0 ** (8 * np.dtype(dtype).itemsize) / 100
+    with h5py.File(path, "r+") as handle:
+        del handle["PartType1/Coordinates"]
+        handle["PartType1/IntCoordinates"] = (positions.astype(float) * scale).astype(dtype)
+    np.testing.assert_allclose(gather(open_snapshot(path)), positions, atol=100 / 2.0**32)
+
+
+def test_unit_of_the_data_set_counts_where_the_header_has_none(tmp_path: Path, positions: np.ndarray):
+    # BoxSize alone would not tell kpc/h from Mpc/h.
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions * 80, BoxSize=8000.0)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs.update({"to_cgs": 3.085678e21, "h_scaling": -1.0, "a_scaling": 1.0})
+    header = open_snapshot(path).header
+    assert (header.box_size, header.unit_source) == (8.0, "stated in the file")
+
+
+def test_unit_that_is_neither_kpc_nor_mpc_is_asked_for(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions, unit_in_cm=3.2e24)
+    with pytest.raises(UserError, match=r"neither kpc .* --length_unit"):
+        open_snapshot(path)
+    assert open_snapshot(path, length_unit="1.5 Mpc/h").header.box_size == 150.0
+
+
+def test_redshift_that_contradicts_the_scale_factor_is_refused(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions, Time=0.5)
+    with pytest.raises(UserError, match=r"contradicts itself: Redshift is 0 and .* 0\.5"):
+        open_snapshot(path)
+    assert open_snapshot(path, redshift=1.0).header.redshift == 1.0
+    write_hdf5(path, positions, Time=0.5, Redshift=1.0)
+    assert open_snapshot(path).header.redshift == 1.0
+    write_hdf5(path, positions, Redshift=None)
+    assert open_snapshot(path, redshift=0.5).header.redshift == 0.5
+
+
+def plugin_filter(name: str) -> dict:
+    return dict(getattr(pytest.importorskip("hdf5plugin"), name)())
+
+
+@pytest.mark.parametrize("name", ["gzip", "lzf", "Blosc", "Zstd"])
+def test_compressed_files(tmp_path: Path, positions: np.ndarray, name: str):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions)
+    with h5py.File(path, "r+") as handle:
+        del handle["PartType1/Coordinates"]
+        how = {"compression": name, "shuffle": True} if name.islower() else plugin_filter(name)
+        handle.create_dataset("PartType1/Coordinates", data=positions, chunks=(13, 3), **how)
+    assert np.array_equal(gather(open_snapshot(path)), positions)
+
+
+def test_unknown_filter_is_named(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions)
+    with h5py.File(path, "r+") as handle:
+        del handle["PartType1/Coordinates"]
+        handle.create_dataset("PartType1/Coordinates", data=positions, compression="gzip")
+    # Number, length of the name, flags, number of parameters and the name itself, as HDF5 stores them.
+    form = ("<HHHH", 8, 1, 1)
+    deflate, unknown = (struct.pack(form[0], number, *form[1:]) + b"deflate" for number in (1, 32099))
+    raw = path.read_bytes()
+    assert raw.count(deflate) == 1
+    path.write_bytes(raw.replace(deflate, unknown))
+    with pytest.raises(UserError, match=r"filter 32099 \(deflate\); .*hdf5plugin"):
+        gather(open_snapshot(path))
+
+
+def test_data_that_were_never_written_are_not_zeros(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "snap.hdf5"
+    for chunks, sentence in ((None, "never written"), ((10, 3), "1 of its 5 chunks")):
+        write_hdf5(path, positions)
+        with h5py.File(path, "r+") as handle:
+            del handle["PartType1/Coordinates"]
+            data = handle.create_dataset("PartType1/Coordinates", (N, 3), "f4", chunks=chunks)
+            if chunks:
+                data[:10] = positions[:10]
+        with pytest.raises(UserError, match=sentence):
+            gather(open_snapshot(path))
+
+
+def test_files_are_shared_out(tmp_path: Path, positions: np.ndarray):
+    for i, part in enumerate(np.array_split(positions, 3)):
+        write_hdf5(tmp_path / f"snap.{i}.hdf5", part, n_total=N, n_files=3)
+    snapshot = open_snapshot(tmp_path / "snap")
+    parts = [np.concatenate(list(snapshot.positions(files=[file]))) for file in reversed(snapshot.files)]
+    assert np.array_equal(np.concatenate(parts[::-1]), positions)
+
+
+def test_slab_of_any_format(tmp_path: Path, positions: np.ndarray):
+    write_binary(tmp_path / "snap", positions * 1000, n_total=N, box_size=1e5, masses=np.arange(1.0, N + 1))
+    found = list(open_snapshot(tmp_path / "snap").particles(7, weights=True, slab=Slab(1, 95.0, 110.0)))
+    inside = (positions[:, 1] >= 95) | (positions[:, 1] < 10)
+    np.testing.assert_allclose(np.concatenate([p for p, _ in found]), positions[inside], rtol=1e-6)
+    assert np.array_equal(np.concatenate([m for _, m in found]), np.flatnonzero(inside) + 1)
+
+
+def test_particles_that_fill_a_corner_of_the_box_are_refused(tmp_path: Path):
+    few = np.random.default_rng(0).uniform(0, 1, (2000, 3)).astype(np.float32)
+    write_hdf5(tmp_path / "snap.hdf5", few, BoxSize=100.0)
+    with pytest.raises(UserError, match=r"reach from .* to 0.99.* slices need particles all over"):
+        gather(open_snapshot(tmp_path / "snap.hdf5"), 100)
 
 
 def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
@@ -232,3 +433,12 @@ def test_missing_file_and_folder(tmp_path: Path):
         open_snapshot(tmp_path / "nothing")
     with pytest.raises(UserError, match="is a folder"):
         open_snapshot(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="symbolic link that leads nowhere or round in a circle"):
+        open_snapshot(tmp_path / "loop")
+
+
+def test_header_may_announce_any_number_of_files(tmp_path: Path, positions: np.ndarray):
+    write_binary(tmp_path / "snapshot.0", positions, n_total=N, n_files=2**31 - 1)
+    with pytest.raises(UserError, match=r"snapshot\.1: no such file"):
+        open_snapshot(tmp_path / "snapshot.0")
