@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from cosmogan.errors import UserError
 _COMMANDS = {
     "simulate": ("data_tools.simulate:simulate", "run N-body simulations, write snapshots or slices"),
     "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
+    "convert": ("data_tools.convert:convert", "turn published cubes, maps and arrays into slices"),
     "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
     "export": ("cosmogan.emulator:export_checkpoint", "turn a checkpoint into an emulator file"),
     "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
@@ -31,9 +33,10 @@ _COMMANDS = {
 # Arguments without a dash in front, and how many of them.
 _POSITIONAL = {
     "slice": ("snapshots", "+"),
+    "convert": ("inputs", "+"),
     "export": ("checkpoint", None),
     "generate": ("emulator", None),
-    "validate": ("files", "+"),
+    "validate": ("files", "*"),
     "check": ("file", None),
     "info": ("file", None),
 }
@@ -107,12 +110,26 @@ def _parse(command: str, function: Callable[..., Any], words: list[str]) -> dict
     positional, number = _POSITIONAL.get(command, (None, None))
     if positional is not None:
         parser.add_argument(positional, nargs=number, help=_help(description, positional))
-    parser.add_function_arguments(
-        function, skip={positional} if positional else set(), as_group=False, as_positional=False
-    )
+    several = {name: kind for name, kind in _lists(function).items() if name not in (positional, "return")}
+    skipped: set[str | int] = {*several, *([] if positional is None else [positional])}
+    parser.add_function_arguments(function, skip=skipped, as_group=False, as_positional=False)
+    for name, kind in several.items():
+        parser.add_argument(
+            f"--{name}", nargs="+", type=kind, default=parameters[name].default, help=_help(description, name)
+        )
     flags = {name for name, parameter in parameters.items() if parameter.default is False}
     values = parser.parse_args([_normalise(word, flags) for word in words]).as_dict()
     return {name: values[name] for name in parameters}
+
+
+def _lists(function: Callable[..., Any]) -> dict[str, type]:
+    """Return the arguments that are lists, with the type of what they hold."""
+    kinds: dict[str, type] = {}
+    for name, hint in typing.get_type_hints(function).items():
+        for part in (hint, *typing.get_args(hint)):
+            if typing.get_origin(part) is list:
+                (kinds[name],) = typing.get_args(part)
+    return kinds
 
 
 def _normalise(word: str, flags: set[str]) -> str:

@@ -160,10 +160,10 @@ class Accumulator:
         if None in self._products:
             return
         products = np.stack([self._products[label] for label in sorted(self._counts)])
-        for chosen in _half_splits(len(counts), seed):
+        size = len(counts) // 2
+        for halves in zip(*_disjoint_sets(len(counts), size, len(counts) - size, seed), strict=True):
             first, second = (
-                _covariance(np.tensordot(share, products, 1), share @ sums, share @ counts)
-                for share in (chosen, 1 - chosen)
+                _covariance(np.tensordot(share, products, 1), share @ sums, share @ counts) for share in halves
             )
             yield first, second
 
@@ -243,23 +243,64 @@ class Accumulator:
     def halves(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Split the realisations into two disjoint halves in many ways.
 
-        With R realisations one half has ``R // 2`` of them. All different splits are made up to 126 (R <= 10, or 9),
-        beyond that 126 are drawn.
+        With R realisations one half has ``R // 2`` of them and the other the rest; see `disjoint_means`.
+        """
+        size = self.n_realisations // 2
+        return self.disjoint_means(size, self.n_realisations - size, seed=seed)
+
+    def disjoint_means(self, n_first: int, n_second: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return means of pairs of disjoint sets of realisations, drawn in many ways.
+
+        All different pairs of sets are made up to 126 (halves of 10 or 9 realisations), beyond that 126 are drawn.
 
         Parameters
         ----------
+        n_first, n_second
+            Realisations in either set.
         seed
-            Of the draws where not all splits are made.
+            Of the draws where not all pairs are made.
 
         Returns
         -------
-            Means of the first and of the second halves, each of shape ``(n_splits, n_bins)``; with fewer than two
-            realisations ``n_splits`` is 0.
+            Means of the first and of the second sets, each of shape ``(n_splits, n_bins)``; ``n_splits`` is 0 if a set
+            is empty.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer realisations than both sets hold.
         """
         sums, counts = self._stacked()
-        chosen = _half_splits(len(counts), seed)
-        first, second = chosen @ sums, (1 - chosen) @ sums
-        return first / (chosen @ counts)[:, None], second / ((1 - chosen) @ counts)[:, None]
+        first, second = _disjoint_sets(len(counts), n_first, n_second, seed)
+        return (first @ sums) / (first @ counts)[:, None], (second @ sums) / (second @ counts)[:, None]
+
+    def mean_draws(self, n_samples: int, n_realisations: int, *, seed: int) -> np.ndarray:
+        """Return deviations of the mean of some realisations from the truth, shape ``(n_samples, n_bins)``.
+
+        Drawn from the realisations held, with replacement, and stretched by ``sqrt(R / (R - 1))`` for the R of them.
+
+        Parameters
+        ----------
+        n_samples
+            Number of draws.
+        n_realisations
+            Size of the set whose mean is drawn; need not be the number held.
+        seed
+            Of the draws.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two realisations are held: their scatter is not known.
+        """
+        sums, counts = self._stacked()
+        n = len(counts)
+        if n < 2:
+            raise ValueError(f"expected at least 2 realisations, got {n}")
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(n_realisations, np.full(n, 1 / n), size=n_samples).astype(np.float64)
+        means: np.ndarray = (drawn @ sums) / (drawn @ counts)[:, None]
+        return (means - self.mean()) * math.sqrt(n / (n - 1))
 
 
 def correlation_matrix(covariance: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -287,20 +328,28 @@ def _covariance(products: np.ndarray, sums: np.ndarray, count: float) -> np.ndar
     return (products - np.outer(sums, sums) / count) / (count - 1)
 
 
-def _half_splits(n: int, seed: int) -> np.ndarray:
-    """Return rows of 0 and 1 that mark the first half, shape ``(n_splits, n)``, float64."""
-    size = n // 2
-    if size == 0:
-        return np.zeros((0, n))
-    # With equal halves, a split and its complement are one: the first realisation stays in the first half.
-    even = n == 2 * size
-    n_splits = math.comb(n, size) // (2 if even else 1)
+def _disjoint_sets(n: int, n_first: int, n_second: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of 0 and 1 that mark the first and the second sets, shape ``(n_splits, n)`` each, float64."""
+    if n_first + n_second > n:
+        raise ValueError(f"expected at least {n_first + n_second} realisations, got {n}")
+    if min(n_first, n_second) < 1:
+        return np.zeros((0, n)), np.zeros((0, n))
+    # Two sets of one size make the same pair in either order.
+    mirrored = n_first == n_second
+    n_splits = math.comb(n, n_first) * math.comb(n - n_first, n_second) // (2 if mirrored else 1)
     if n_splits <= _MAX_SPLITS:
-        picks = [pick for pick in itertools.combinations(range(n), size) if not even or pick[0] == 0]
+        pairs = [
+            (first, second)
+            for first in itertools.combinations(range(n), n_first)
+            for second in itertools.combinations([i for i in range(n) if i not in first], n_second)
+            if not mirrored or first[0] < second[0]
+        ]
     else:
         rng = np.random.default_rng(seed)
-        picks = [tuple(rng.permutation(n)[:size]) for _ in range(_MAX_SPLITS)]
-    rows = np.zeros((len(picks), n))
-    for row, pick in zip(rows, picks, strict=True):
-        row[list(pick)] = 1
-    return rows
+        orders = [tuple(rng.permutation(n)) for _ in range(_MAX_SPLITS)]
+        pairs = [(order[:n_first], order[n_first : n_first + n_second]) for order in orders]
+    marked = np.zeros((2, len(pairs), n))
+    for row, pair in enumerate(pairs):
+        for side in (0, 1):
+            marked[side, row, list(pair[side])] = 1
+    return marked[0], marked[1]

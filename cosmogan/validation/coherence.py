@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosmogan.statistics.accumulator import Accumulator
+from cosmogan.validation.score import Score
 
-COHERENCE_NAME = "coherence of different slices"
+COHERENCE_NAME = "coherence"
+COHERENCE_TITLE = "Coherence of different slices"
 # Independent slices have none; a generator that draws from twenty templates has this much.
 _ALIKE, _SIGMAS = 0.05, 4.0
 
@@ -31,6 +33,9 @@ class CoherenceComparison:
         Of these over the judged bins.
     mocks_n_pairs, reference_n_pairs
         Number of pairs.
+    expected_error
+        What the median over as many pairs of the reference as there are of mocks would scatter by, at most; NaN where
+        not known.
     alike
         Whether the mocks are more coherent than the reference by 0.05 and by four times what as many pairs of the
         reference would scatter by in one bin.
@@ -44,15 +49,19 @@ class CoherenceComparison:
     reference_median: float
     mocks_n_pairs: int
     reference_n_pairs: int
+    expected_error: float
     alike: bool
 
-    def distances(self) -> dict[str, float]:
-        """Return the number of the mocks by name."""
-        return {COHERENCE_NAME: self.mocks_median}
-
-    def floor_distances(self) -> dict[str, float]:
-        """Return the same number of the reference."""
-        return {COHERENCE_NAME: self.reference_median}
+    def score(self) -> Score:
+        """Return what is judged: the median beyond that of the reference."""
+        excess = self.mocks_median - self.reference_median
+        return Score(
+            name=COHERENCE_NAME,
+            title=COHERENCE_TITLE,
+            value=abs(excess),
+            floor=abs(self.reference_median),
+            sigmas=abs(excess) / self.expected_error if self.expected_error > 0 else None,
+        )
 
 
 def compare_coherence(
@@ -87,6 +96,7 @@ def compare_coherence(
         reference_median=their_median,
         mocks_n_pairs=mocks.n_slices,
         reference_n_pairs=reference.n_slices,
+        expected_error=error,
         alike=excess > _ALIKE and excess > _SIGMAS * error,
     )
 

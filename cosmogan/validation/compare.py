@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,40 +24,61 @@ from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
 from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
 from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.validation.coherence import CoherenceComparison, compare_coherence
-from cosmogan.validation.comparison import (
-    Comparison,
-    InputFile,
-    StatisticComparison,
-    rms_summary,
-    split_in_thirds,
-    summarise,
-)
-from cosmogan.validation.correlation import compare_correlations
+from cosmogan.validation.coherence import compare_coherence
+from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
+from cosmogan.validation.means import compare_statistic
+from cosmogan.validation.notes import notes_on_coherence, notes_on_files
 
 # Slices of each file shown in the report.
 _N_SHOWN = 4
-# A mean of 1 + delta this far from 1 is more than cosmic variance of the thinnest useful set of slices.
-_MEAN_TOLERANCE = 0.1
+# In a slice file: the slab is normal to no axis, so it was not cut from a simulation.
+_NO_AXIS = 255
 
 
 def compare(
     mocks: Path | str,
     reference: Path | str,
     *,
+    floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
     n_bootstrap: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Comparison:
-    """Compare two slice files, each read once in bounded memory.
+    """Compare mocks with a simulation; see `compare_candidates`."""
+    (comparison,) = compare_candidates(
+        {"mocks": mocks},
+        reference,
+        floor=floor,
+        statistics=statistics,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+        device=device,
+    )
+    return comparison
+
+
+def compare_candidates(
+    candidates: Mapping[str, Path | str],
+    reference: Path | str,
+    *,
+    floor: Path | str | None = None,
+    statistics: Sequence[AbstractStatistic] | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Comparison, ...]:
+    """Compare several sets of mocks with one simulation, each file read in bounded memory.
 
     Parameters
     ----------
-    mocks
-        Slice file to be judged.
+    candidates
+        Slice files to be judged, by the name they have in the report.
     reference
         Slice file of a simulation, best with several realisations.
+    floor
+        Slice file of further simulations of the same kind. If it has more realisations than the reference, the floor
+        and the errors are taken from it.
     statistics
         What to measure; `default_statistics` if not given.
     n_bootstrap
@@ -67,55 +88,101 @@ def compare(
     device
         Where to compute.
 
+    Returns
+    -------
+        One comparison per candidate, in their order.
+
     Raises
     ------
     UserError
-        If a file is missing, empty, or holds values that no density has; if all its slices are constant; or if the two
-        differ in box size, pixels, thickness, redshift, smoothing or periodicity.
+        If a file is missing, empty, or holds values that no density has; if all its slices are constant; or if two
+        files differ in box size, pixels, thickness, redshift, smoothing or periodicity.
     """
     if n_bootstrap < 2:
         raise UserError(f"bootstrap: expected at least 2 draws, got {n_bootstrap}")
-    with SliceReader(mocks) as mock_reader, SliceReader(reference) as reference_reader:
-        _require_comparable(mock_reader, reference_reader)
-        metadata = _as_density(reference_reader.metadata)
+    with ExitStack() as stack:
+        simulation = stack.enter_context(SliceReader(reference))
+        others = {name: stack.enter_context(SliceReader(path)) for name, path in candidates.items()}
+        further = None if floor is None else stack.enter_context(SliceReader(floor))
+        # Before the work, not after it.
+        for reader in (*others.values(), *([] if further is None else [further])):
+            _require_comparable(reader, simulation)
+        metadata = _as_density(simulation.metadata)
         chosen = default_statistics(metadata) if statistics is None else tuple(statistics)
-        mock_measured = _measure(mock_reader, chosen, device)
-        reference_measured = _measure(reference_reader, chosen, device)
-        mock_file = _input_file(mock_reader, mock_measured)
-        reference_file = _input_file(reference_reader, reference_measured)
-        notes = _notes(mock_file, mock_measured, reference_file, reference_measured)
-        entries = [
-            compare_statistic(
-                statistic,
-                mock_measured.accumulators[statistic.name],
-                reference_measured.accumulators[statistic.name],
+        theirs = _measure(simulation, chosen, device)
+        itself = None if further is None else _measure(further, chosen, device)
+        return tuple(
+            _compare(
+                name,
+                _measure(reader, chosen, device),
+                theirs,
+                itself,
                 metadata,
+                chosen,
                 n_bootstrap=n_bootstrap,
                 seed=seed,
             )
-            for statistic in chosen
-        ]
-        if min(mock_reader.n_slices, reference_reader.n_slices) > 1:
-            for place, entry in enumerate(entries):
-                if isinstance(entry.statistic, PowerSpectrum):
-                    coherence = compare_coherence(
-                        measure_pairs(mock_reader, entry.statistic, device=device),
-                        measure_pairs(reference_reader, entry.statistic, device=device),
-                        entry.judged,
-                        n_bootstrap=n_bootstrap,
-                        seed=seed,
-                    )
-                    entries[place] = _with_coherence(entry, coherence)
-                    notes += _coherence_notes(entries[place])
-        return Comparison(
-            mocks=mock_file,
-            reference=reference_file,
-            metadata=metadata,
-            statistics=tuple(entries),
-            notes=notes,
-            mocks_shown=_some_slices(mock_reader, seed),
-            reference_shown=_some_slices(reference_reader, seed),
+            for name, reader in others.items()
         )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Set:
+    """A slice file, and what was measured of it."""
+
+    reader: SliceReader
+    file: InputFile
+    measured: Measurement
+    pairs: Accumulator | None
+
+    @property
+    def independent(self) -> bool:
+        """Whether no slice was cut from a box that it shares with others."""
+        return bool((self.reader.axis == _NO_AXIS).all())
+
+
+def _compare(
+    name: str,
+    ours: _Set,
+    theirs: _Set,
+    itself: _Set | None,
+    metadata: SliceMetadata,
+    statistics: Sequence[AbstractStatistic],
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> Comparison:
+    notes = notes_on_files(
+        ours.file, ours.measured, theirs.file, theirs.measured, None if itself is None else itself.file
+    )
+    entries: list[StatisticComparison] = []
+    for statistic in statistics:
+        entry = compare_statistic(
+            statistic,
+            ours.measured.accumulators[statistic.name],
+            theirs.measured.accumulators[statistic.name],
+            metadata,
+            floor=None if itself is None else itself.measured.accumulators[statistic.name],
+            independent=ours.independent,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+        if isinstance(statistic, PowerSpectrum) and ours.pairs is not None and theirs.pairs is not None:
+            coherence = compare_coherence(ours.pairs, theirs.pairs, entry.judged, n_bootstrap=n_bootstrap, seed=seed)
+            entry = replace(entry, coherence=coherence)
+            notes += notes_on_coherence(entry)
+        entries.append(entry)
+    return Comparison(
+        name=name,
+        mocks=ours.file,
+        reference=theirs.file,
+        floor_file=None if itself is None else itself.file,
+        metadata=metadata,
+        statistics=tuple(entries),
+        notes=notes,
+        mocks_shown=_some_slices(ours.reader, seed),
+        reference_shown=_some_slices(theirs.reader, seed),
+    )
 
 
 def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
@@ -132,106 +199,17 @@ def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]
     return (PowerSpectrum(), Histogram(), *peaks, BoundaryLength(), EulerCharacteristic(), *bispectra)
 
 
-def compare_statistic(
-    statistic: AbstractStatistic,
-    mocks: Accumulator,
-    reference: Accumulator,
-    metadata: SliceMetadata,
-    *,
-    n_bootstrap: int = 200,
-    seed: int = 0,
-) -> StatisticComparison:
-    """Compare what was accumulated of one statistic; see `StatisticComparison` for the result.
+def differences(one: SliceReader, other: SliceReader) -> list[str]:
+    """Return in words what keeps two slice files from being compared, such as another box size; nothing if nothing.
+
+    Counts are divided by their mean on reading, so they compare with densities.
 
     Parameters
     ----------
-    statistic
-        What was measured.
-    mocks, reference
-        Sums over the slices of the two files.
-    metadata
-        What the pixels are.
-    n_bootstrap, seed
-        As for `compare`.
+    one, other
+        Open slice files.
     """
-    edges, x = statistic.edges(metadata), statistic.centres(metadata)
-    mock_mean, reference_mean = mocks.mean(), reference.mean()
-    judged = statistic.judged(metadata, reference_mean)
-    third = split_in_thirds(edges, x, judged, log_x=statistic.log_x)
-    mock_error, mock_from = _error(mocks, n_bootstrap, seed)
-    reference_error, reference_from = _error(reference, n_bootstrap, seed + 1)
-    difference = mock_mean - reference_mean
-    first, second = reference.halves(seed=seed)
-    n_splits = len(first)
-    n, size = reference.n_realisations, reference.n_realisations // 2
-    halves = [
-        summarise(_relative(a - b, reference_mean), edges, x, third, statistic.distances(a, b))
-        for a, b in zip(first, second, strict=True)
-    ]
-    summary = summarise(
-        _relative(difference, reference_mean), edges, x, third, statistic.distances(mock_mean, reference_mean)
-    )
-    floor_summary = rms_summary(halves) if halves else None
-    correlation = None
-    if statistic.correlated:
-        correlation = compare_correlations(mocks, reference, judged, seed=seed)
-        summary.distances.update(correlation.distances())
-        if floor_summary is not None:
-            floor_summary.distances.update(correlation.floor_distances())
-    return StatisticComparison(
-        statistic=statistic,
-        edges=edges,
-        x=x,
-        n_modes=statistic.n_modes(metadata),
-        judged=judged,
-        mocks=mock_mean,
-        reference=reference_mean,
-        mocks_scatter=mocks.scatter(),
-        reference_scatter=reference.scatter(),
-        mocks_error=mock_error,
-        reference_error=reference_error,
-        mocks_error_from=mock_from,
-        reference_error_from=reference_from,
-        ratio=_relative(difference, reference_mean),
-        sigmas=_relative(difference, np.hypot(mock_error, reference_error)),
-        floor=np.sqrt(np.mean(_relative(first - second, reference_mean) ** 2, axis=0)) if n_splits else None,
-        n_splits=n_splits,
-        full_over_half=math.sqrt(size * (n - size)) / n if n_splits else math.nan,
-        summary=summary,
-        floor_summary=floor_summary,
-        correlation=correlation,
-    )
-
-
-def _with_coherence(entry: StatisticComparison, coherence: CoherenceComparison) -> StatisticComparison:
-    entry.summary.distances.update(coherence.distances())
-    if entry.floor_summary is not None:
-        entry.floor_summary.distances.update(coherence.floor_distances())
-    return replace(entry, coherence=coherence)
-
-
-def _coherence_notes(entry: StatisticComparison) -> tuple[str, ...]:
-    coherence = entry.coherence
-    if coherence is None or not coherence.alike:
-        return ()
-    return (
-        f"Different slices of the mocks are alike: their coherence is {coherence.mocks_median:.2g} where that of the "
-        f"reference is {coherence.reference_median:.2g}. Did the generator collapse, or were slices written twice?",
-    )
-
-
-def _relative(difference: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return difference / scale
-
-
-def _error(accumulator: Accumulator, n_bootstrap: int, seed: int) -> tuple[np.ndarray, str]:
-    slices = accumulator.error_of_mean_slices()
-    if accumulator.n_realisations == 1:
-        return slices, "slices"
-    # Two realisations that agree in a bin by chance must not claim to know it exactly: slabs of one box resemble each
-    # other, so the error of independent slices is a lower limit.
-    return np.fmax(accumulator.error_of_mean(n_bootstrap, seed=seed), slices), "realisations"
+    return _as_density(one.metadata).differences(_as_density(other.metadata))
 
 
 def _as_density(metadata: SliceMetadata) -> SliceMetadata:
@@ -239,8 +217,7 @@ def _as_density(metadata: SliceMetadata) -> SliceMetadata:
 
 
 def _require_comparable(mocks: SliceReader, reference: SliceReader) -> None:
-    # Counts are divided by their mean on reading, so they compare with densities.
-    clauses = _as_density(mocks.metadata).differences(_as_density(reference.metadata))
+    clauses = differences(mocks, reference)
     if clauses:
         raise UserError(
             f"{mocks.path} and {reference.path} cannot be compared: {'; '.join(clauses)}. "
@@ -248,7 +225,7 @@ def _require_comparable(mocks: SliceReader, reference: SliceReader) -> None:
         )
 
 
-def _measure(reader: SliceReader, statistics: Sequence[AbstractStatistic], device: torch.device | str) -> Measurement:
+def _measure(reader: SliceReader, statistics: Sequence[AbstractStatistic], device: torch.device | str) -> _Set:
     if reader.metadata.n_pixels < 4:
         raise UserError(
             f"{reader.path}: slices have {reader.metadata.n_pixels} pixels along a side; expected at least 4"
@@ -259,7 +236,9 @@ def _measure(reader: SliceReader, statistics: Sequence[AbstractStatistic], devic
             f"{reader.path}: all {reader.n_slices} slices are constant, so there is nothing to compare; "
             "is a part of the data missing, or did the generator collapse?"
         )
-    return measured
+    spectra = [statistic for statistic in statistics if isinstance(statistic, PowerSpectrum)]
+    pairs = measure_pairs(reader, spectra[0], device=device) if spectra and reader.n_slices > 1 else None
+    return _Set(reader=reader, file=_input_file(reader, measured), measured=measured, pairs=pairs)
 
 
 def _input_file(reader: SliceReader, measured: Measurement) -> InputFile:
@@ -281,46 +260,3 @@ def _some_slices(reader: SliceReader, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picks = rng.choice(reader.n_slices, size=min(_N_SHOWN, reader.n_slices), replace=False)
     return np.concatenate([reader.density(int(i), int(i) + 1) for i in np.sort(picks)])
-
-
-def _notes(
-    mocks: InputFile, mock_measured: Measurement, reference: InputFile, reference_measured: Measurement
-) -> tuple[str, ...]:
-    notes = []
-    if mocks.sha256 == reference.sha256:
-        notes.append("Mocks and reference are the same file, byte for byte: differences are zero by construction.")
-    if reference.n_realisations == 1:
-        notes.append(
-            "The reference holds a single realisation, so there is no simulation-against-simulation floor and its "
-            "error is that of independent slices, which is too small; add realisations to the reference."
-        )
-    elif reference.n_realisations < 4:
-        notes.append(
-            f"The reference holds {reference.n_realisations} realisations, so its errors and the floor are themselves "
-            "uncertain by about half."
-        )
-    for name, file, measured in (("mocks", mocks, mock_measured), ("reference", reference, reference_measured)):
-        if file.n_slices == 1:
-            notes.append(f"The {name} are a single slice: no error of their mean is known.")
-        if measured.n_constant:
-            notes.append(
-                f"{measured.n_constant} of {file.n_slices} slices of the {name} are constant "
-                f"(first: slice {measured.first_constant})."
-            )
-        if abs(file.mean_density - 1) > _MEAN_TOLERANCE:
-            notes.append(
-                f"The mean of 1 + delta over the {name} is {file.mean_density:.3g}; expected 1 within "
-                f"{_MEAN_TOLERANCE:.0%} for slices that sample the box."
-            )
-        if not file.metadata.periodic:
-            notes.append(f"The {name} are cut from a larger box and not periodic: P(k) is biased by some percent.")
-    if mocks.metadata.assignment != reference.metadata.assignment:
-        notes.append(
-            f"Mass assignment differs: {mocks.metadata.assignment} for the mocks, {reference.metadata.assignment} for "
-            "the reference; this alone changes P(k) towards Nyquist."
-        )
-    ours, theirs = mocks.metadata.cosmology.known(), reference.metadata.cosmology.known()
-    for name in sorted(ours.keys() & theirs.keys()):
-        if not math.isclose(ours[name], theirs[name], rel_tol=1e-6):
-            notes.append(f"{name} differs: {ours[name]:g} for the mocks, {theirs[name]:g} for the reference.")
-    return tuple(notes)

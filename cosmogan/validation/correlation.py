@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosmogan.statistics.accumulator import Accumulator, correlation_matrix
+from cosmogan.validation.score import Score
 
-RMS_NAME = "correlation matrix, rms difference"
-VARIANCE_NAME = "variance between slices, ratio - 1"
+VARIANCE_TITLE = "Variance of P(k) between slices"
+RMS_TITLE = "Correlation matrix of P(k)"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,17 +40,37 @@ class CorrelationComparison:
     variance: float
     variance_floor: float
 
-    def distances(self) -> dict[str, float]:
-        """Return the numbers of the mocks by name."""
-        return {RMS_NAME: self.rms_difference, VARIANCE_NAME: self.variance}
+    def scores(self, name: str) -> tuple[Score, Score]:
+        """Return what is judged, with names that begin with that of the statistic.
 
-    def floor_distances(self) -> dict[str, float]:
-        """Return the same numbers of the reference with itself."""
-        return {RMS_NAME: self.rms_floor, VARIANCE_NAME: self.variance_floor}
+        Halves of the simulation scatter about each other by the floor, two sets as large as the whole by a factor of
+        sqrt(2) less: the standard deviation that mocks are held against.
+        """
+        named = (
+            (f"{name}_variance", VARIANCE_TITLE, abs(self.variance), self.variance_floor, "relative"),
+            (f"{name}_correlation", RMS_TITLE, self.rms_difference, self.rms_floor, ""),
+        )
+        first, second = (
+            Score(
+                name=key,
+                title=title,
+                value=value,
+                floor=None if math.isnan(floor) else floor,
+                sigmas=value * math.sqrt(2) / floor if floor > 0 else None,
+                units=units,
+            )
+            for key, title, value, floor, units in named
+        )
+        return first, second
 
 
 def compare_correlations(
-    mocks: Accumulator, reference: Accumulator, judged: np.ndarray, *, seed: int
+    mocks: Accumulator,
+    reference: Accumulator,
+    judged: np.ndarray,
+    *,
+    itself: Accumulator | None = None,
+    seed: int,
 ) -> CorrelationComparison:
     """Compare the covariances between slices of two sets.
 
@@ -59,11 +80,14 @@ def compare_correlations(
         Sums over the slices of the two files.
     judged
         Which bins count, bool, shape ``(n_bins,)``.
+    itself
+        Of the simulations whose halves give the floor; the reference by default.
     seed
         Of the splits into halves where not all are made.
     """
     ours, theirs = mocks.covariance(), reference.covariance()
-    numbers = [_differences(a, b, reference.mean(), judged) for a, b in reference.half_covariances(seed=seed)]
+    itself = reference if itself is None else itself
+    numbers = [_differences(a, b, itself.mean(), judged) for a, b in itself.half_covariances(seed=seed)]
     rms_floor, variance_floor = np.sqrt(np.mean(np.square(numbers), axis=0)) if numbers else (math.nan, math.nan)
     rms_difference, variance = _differences(ours, theirs, reference.mean(), judged)
     return CorrelationComparison(

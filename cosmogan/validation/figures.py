@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -14,14 +16,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from numpy.typing import ArrayLike
 
-from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.comparison import Comparison, StatisticComparison
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.wording import box_title, short_box
 
-# Two colours that stay apart for colour-blind readers and in grey (Okabe & Ito).
+# Colours that stay apart for colour-blind readers (Okabe & Ito), and dashes that do in grey.
 _SIMULATION = "#0b3c5d"
-_MOCKS = "#d55e00"
+_MOCKS: tuple[tuple[str, Any], ...] = (
+    ("#d55e00", "--"),
+    ("#009e73", "-."),
+    ("#cc79a7", (0, (1, 1))),
+    ("#e69f00", (0, (5, 1, 1, 1, 1, 1))),
+    ("#56b4e9", (0, (8, 2))),
+)
 _FLOOR = "0.86"
 # Not dict[str, object]: matplotlib's stubs list every key.
 _STYLE: dict[Any, Any] = {
@@ -54,39 +61,59 @@ def axis_label(label: str, units: str) -> str:
     return f"{label} [{typeset.get(units, units)}]"
 
 
-def draw_statistic(comparison: Comparison, entry: StatisticComparison) -> bytes:
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, for the page and for a paper.
+
+    Parameters
+    ----------
+    png, pdf
+        The files.
+    """
+
+    png: bytes
+    pdf: bytes
+
+
+def draw_statistic(comparisons: Sequence[Comparison], name: str) -> Drawing:
     """Draw mocks and reference with bands of one standard deviation, and below their relative difference.
 
-    Returns
-    -------
-        A PNG image.
+    Parameters
+    ----------
+    comparisons
+        Of one or several sets of mocks with the same reference.
+    name
+        Of the statistic.
     """
+    entries = [entry for c in comparisons for entry in c.statistics if entry.statistic.name == name]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 5.0), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.9, 1])
-        _draw_means(top, comparison, entry)
-        _draw_ratio(bottom, entry)
-        top.set_title(f"{box_title(comparison)}, z = {comparison.metadata.redshift:g}")
-        return _png(figure)
+        draw_means(top, comparisons, entries)
+        draw_ratio(bottom, entries)
+        top.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
+        return _drawing(figure)
 
 
-def draw_slices(comparison: Comparison) -> bytes:
+def draw_slices(comparisons: Sequence[Comparison]) -> Drawing:
     """Draw slices of the reference above slices of the mocks in one logarithmic colour scale.
 
-    Returns
-    -------
-        A PNG image.
+    Parameters
+    ----------
+    comparisons
+        As for `draw_statistic`.
     """
-    rows = (("simulation", comparison.reference_shown), ("mocks", comparison.mocks_shown))
-    positive = comparison.reference_shown[comparison.reference_shown > 0]
+    first = comparisons[0]
+    rows = [("simulation", first.reference_shown), *((c.name, c.mocks_shown) for c in comparisons)]
+    positive = first.reference_shown[first.reference_shown > 0]
     low, high = np.percentile(positive, [1, 99.9]) if positive.size else (0.1, 1.0)
     # At most four decades, so that voids and filaments keep their contrast; a range of zero width has no scale.
     low = max(low, high * 1e-4)
     norm = LogNorm(low, high if high > low else 2 * low)
     n_columns = max(len(images) for _, images in rows)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(1.4 * n_columns + 0.8, 3.15), layout="constrained")
-        axes = figure.subplots(2, n_columns, squeeze=False)
+        figure = Figure(figsize=(1.4 * n_columns + 0.8, 1.4 * len(rows) + 0.35), layout="constrained")
+        axes = figure.subplots(len(rows), n_columns, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         image = None
@@ -98,17 +125,20 @@ def draw_slices(comparison: Comparison) -> bytes:
                 image = axis.imshow(np.maximum(density, low), norm=norm, cmap="magma", interpolation="nearest")
             row[0].set_ylabel(label)
         if image is not None:
-            figure.colorbar(image, ax=axes, label=r"$1 + \delta$", shrink=0.9, pad=0.01, extend="both")
-        figure.suptitle(f"{box_title(comparison)}: each panel {short_box(comparison)} wide", fontsize=9.5)
-        return _png(figure)
+            bar = figure.colorbar(image, ax=axes, label=r"$1 + \delta$", shrink=0.9, pad=0.01, extend="both")
+            if high < _SHORT_RANGE * low:
+                _mark_short_range(bar.ax.yaxis)
+        figure.suptitle(f"{box_title(first)}: each panel {short_box(first)} wide", fontsize=9.5)
+        return _drawing(figure)
 
 
-def draw_correlation(comparison: Comparison, entry: StatisticComparison, correlation: CorrelationComparison) -> bytes:
+def draw_correlation(comparison: Comparison, entry: StatisticComparison, correlation: CorrelationComparison) -> Drawing:
     """Draw the correlation matrices of the judged bins: mocks, simulation, and their difference.
 
-    Returns
-    -------
-        A PNG image.
+    Parameters
+    ----------
+    comparison, entry, correlation
+        The comparison, the statistic in it, and its correlations.
     """
     statistic = entry.statistic
     chosen = np.flatnonzero(entry.judged)
@@ -121,9 +151,9 @@ def draw_correlation(comparison: Comparison, entry: StatisticComparison, correla
     seen = np.abs(difference[np.isfinite(difference)])
     limit = max(_CORRELATION_LEAST, float(np.percentile(seen, 99))) if len(seen) else 1.0
     panels = (
-        (f"mocks, {comparison.mocks.n_slices:,} slices", mocks, 1.0),
+        (f"{comparison.name}, {comparison.mocks.n_slices:,} slices", mocks, 1.0),
         (f"simulation, {comparison.reference.n_slices:,} slices", reference, 1.0),
-        ("mocks − simulation", difference, limit),
+        (f"{comparison.name} − simulation", difference, limit),
     )
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 3.0), layout="constrained")
@@ -138,65 +168,118 @@ def draw_correlation(comparison: Comparison, entry: StatisticComparison, correla
             axis.set(title=title, xlabel=axis_label(statistic.x_label, statistic.x_units), box_aspect=1)
             axis.set_facecolor("0.8")
         axes[0].set_ylabel(axis_label(statistic.x_label, statistic.x_units))
-        figure.colorbar(images[0], ax=axes[:2], shrink=0.8, pad=0.01)
-        figure.colorbar(images[2], ax=axes[2], shrink=0.8, pad=0.02, extend="both")
+        figure.colorbar(images[0], ax=axes[:2], shrink=0.8, pad=0.01, label="correlation")
+        figure.colorbar(images[2], ax=axes[2], shrink=0.8, pad=0.02, extend="both", label="difference")
         figure.suptitle(f"{box_title(comparison)}: correlation of {statistic.y_label} between slices", fontsize=9.5)
-        return _png(figure)
+        return _drawing(figure)
 
 
-def draw_coherence(comparison: Comparison, entry: StatisticComparison, coherence: CoherenceComparison) -> bytes:
+def draw_coherence(comparisons: Sequence[Comparison], name: str) -> Drawing:
     """Draw how much different slices are alike, mocks and simulation, with bands of one standard deviation.
 
-    Returns
-    -------
-        A PNG image.
+    Parameters
+    ----------
+    comparisons
+        As for `draw_statistic`.
+    name
+        Of the statistic beside which the coherence was measured.
     """
-    statistic = entry.statistic
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color="0.45", linewidth=0.7)
         largest = _COHERENCE_LEAST
-        for name, n_pairs, values, error, colour, dashes in (
-            (
-                "simulation",
-                coherence.reference_n_pairs,
-                coherence.reference,
-                coherence.reference_error,
-                _SIMULATION,
-                "-",
-            ),
-            ("mocks", coherence.mocks_n_pairs, coherence.mocks, coherence.mocks_error, _MOCKS, "--"),
-        ):
-            drawn = entry.judged & np.isfinite(entry.x) & np.isfinite(values)
-            x, y, half_width = entry.x[drawn], values[drawn], np.nan_to_num(error[drawn])
-            axes.fill_between(x, y - half_width, y + half_width, color=colour, alpha=0.22, linewidth=0)
-            axes.plot(x, y, dashes, color=colour, linewidth=1.4, label=f"{name}, {n_pairs:,} pairs")
-            largest = max([largest, *np.abs(y)])
+        for place, comparison in enumerate(comparisons):
+            (entry,) = (e for e in comparison.statistics if e.statistic.name == name)
+            coherence = entry.coherence
+            if coherence is None:
+                continue
+            curves: list[tuple[str, int, np.ndarray, np.ndarray, str, Any]] = [
+                (comparison.name, coherence.mocks_n_pairs, coherence.mocks, coherence.mocks_error, *_mocks_style(place))
+            ]
+            if place == 0:
+                values, error = coherence.reference, coherence.reference_error
+                curves.insert(0, ("simulation", coherence.reference_n_pairs, values, error, _SIMULATION, "-"))
+            for label, n_pairs, values, error, colour, dashes in curves:
+                drawn = entry.judged & np.isfinite(entry.x) & np.isfinite(values)
+                x, y, half_width = entry.x[drawn], values[drawn], np.nan_to_num(error[drawn])
+                axes.fill_between(x, y - half_width, y + half_width, color=colour, alpha=0.22, linewidth=0)
+                axes.plot(x, y, linestyle=dashes, color=colour, linewidth=1.4, label=f"{label}, {n_pairs:,} pairs")
+                largest = max([largest, *np.abs(y)])
+            if entry.statistic.log_x:
+                axes.set_xscale("log")
+                _mark_short_range(axes.xaxis)
+            axes.set_xlabel(axis_label(entry.statistic.x_label, entry.statistic.x_units))
         axes.set_ylim(-1.15 * largest, 1.15 * largest)
-        if statistic.log_x:
-            axes.set_xscale("log")
-            _mark_short_range(axes.xaxis)
-        axes.set(xlabel=axis_label(statistic.x_label, statistic.x_units), ylabel="coherence of different slices")
+        axes.set_ylabel("coherence of different slices")
         axes.legend(loc="best")
-        axes.set_title(f"{box_title(comparison)}, z = {comparison.metadata.redshift:g}")
-        return _png(figure)
+        axes.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
+        return _drawing(figure)
 
 
-def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) -> None:
-    statistic = entry.statistic
-    for name, file, mean, error, colour, dashes in (
-        ("simulation", comparison.reference, entry.reference, entry.reference_error, _SIMULATION, "-"),
-        ("mocks", comparison.mocks, entry.mocks, entry.mocks_error, _MOCKS, "--"),
-    ):
-        drawn = np.isfinite(entry.x) & np.isfinite(mean) & ((mean > 0) | (not statistic.log_y))
-        x, y, half_width = entry.x[drawn], mean[drawn], np.nan_to_num(error[drawn])
+def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
+    """Draw the distributions that a test of sets of slices found.
+
+    Parameters
+    ----------
+    comparisons
+        As for `draw_statistic`.
+    name
+        Of the test.
+    """
+    samples = [(c, sample) for c in comparisons for sample in c.samples if sample.name == name]
+    several = len(samples) > 1
+    held = np.concatenate([values for _, sample in samples for values in sample.distributions.values()])
+    held = held[np.isfinite(held)]
+    # Twenty to sixty bins over all but the outermost values, which are counted in the last bins.
+    low, high = np.percentile(held, [0.1, 99.9]) if len(held) else (0.0, 1.0)
+    high = high if high > low else low + 1
+    edges = np.linspace(low, high, int(np.clip(np.sqrt(len(held) / max(len(samples), 1)), 20, 60)) + 1)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        for place, (comparison, sample) in enumerate(samples):
+            for label, values in sample.distributions.items():
+                ours = label.startswith("mocks")
+                if several and not ours and place > 0:
+                    continue
+                colour, dashes = _mocks_style(place) if ours else (_SIMULATION, "-")
+                shown = label.replace("mocks", comparison.name, 1) if ours else label
+                inside = np.clip(values[np.isfinite(values)], low, high)
+                share = np.histogram(inside, edges)[0] / max(len(inside), 1)
+                axes.stairs(
+                    share, edges, color=colour, linestyle=dashes, linewidth=1.4, label=f"{shown}, {len(inside):,}"
+                )
+        axes.set(xlabel=samples[0][1].quantity, ylabel="share per bin")
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.legend(loc="best")
+        axes.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
+        return _drawing(figure)
+
+
+def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[StatisticComparison]) -> None:
+    """Draw the means of the simulation and of each set of mocks into axes.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    comparisons, entries
+        Of one or several sets of mocks with the same reference, and the statistic in each.
+    """
+    statistic, first = entries[0].statistic, entries[0]
+    curves: list[tuple[str, int, np.ndarray, np.ndarray, str, Any]] = [
+        ("simulation", comparisons[0].reference.n_slices, first.reference, first.reference_error, _SIMULATION, "-")
+    ]
+    for place, (comparison, entry) in enumerate(zip(comparisons, entries, strict=True)):
+        n_slices = comparison.mocks.n_slices
+        curves.append((comparison.name, n_slices, entry.mocks, entry.mocks_error, *_mocks_style(place)))
+    for name, n_slices, mean, error, colour, dashes in curves:
+        drawn = np.isfinite(first.x) & np.isfinite(mean) & ((mean > 0) | (not statistic.log_y))
+        x, y, half_width = first.x[drawn], mean[drawn], np.nan_to_num(error[drawn])
         low = np.maximum(y - half_width, 0.02 * y) if statistic.log_y else y - half_width
         axes.fill_between(x, low, y + half_width, color=colour, alpha=0.22, linewidth=0)
-        axes.plot(x, y, dashes, color=colour, linewidth=1.4, label=f"{name}, {file.n_slices:,} slices")
-    if entry.floor is not None:
-        # The band lies in the panel below, where curves leave no room for its name.
-        axes.fill_between([], [], [], color=_FLOOR, linewidth=0, label="below: simulation against itself (halves)")
+        axes.plot(x, y, linestyle=dashes, color=colour, linewidth=1.4, label=f"{name}, {n_slices:,} slices")
     short = False
     if statistic.log_x:
         axes.set_xscale("log")
@@ -208,13 +291,13 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
     if statistic.log_y:
         axes.set_yscale("log")
         # Bands reach far down where a mean is of the size of its error; the means decide what is shown.
-        shown = np.concatenate([entry.reference, entry.mocks])
-        shown = shown[np.isfinite(shown) & (shown > 0) & np.isfinite(np.tile(entry.x, 2))]
+        shown = np.concatenate([first.reference, first.mocks])
+        shown = shown[np.isfinite(shown) & (shown > 0) & np.isfinite(np.tile(first.x, 2))]
         if len(shown):
             axes.set_ylim(0.4 * shown.min(), 2.5 * shown.max())
     axes.set_ylabel(axis_label(statistic.y_label, statistic.y_units))
     axes.legend(loc="best")
-    h = comparison.metadata.cosmology.h
+    h = comparisons[0].metadata.cosmology.h
     if statistic.x_units == "h/Mpc" and h is not None:
         axes.tick_params(axis="x", which="both", top=False)
 
@@ -230,41 +313,65 @@ def _draw_means(axes: Axes, comparison: Comparison, entry: StatisticComparison) 
         second.set_xlabel(rf"{statistic.x_label} [$\mathrm{{Mpc}}^{{-1}}$]")
 
 
+def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
+    """Draw relative differences to the simulation into axes, over the floor and the error of the simulation.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    entries
+        The same statistic of one or several sets of mocks with the same reference.
+    """
+    first = entries[0]
+    statistic = first.statistic
+    placed = np.isfinite(first.x) & ((first.x > 0) | (not statistic.log_x))
+    drawn = placed & np.isfinite(first.ratio)
+    x = first.x[drawn]
+
+    def relative(error: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(error / first.reference)[drawn]
+
+    floor = np.zeros(len(x)) if first.floor is None else np.nan_to_num(first.floor[drawn])
+    if first.floor is not None:
+        axes.fill_between(x, -floor, floor, color=_FLOOR, linewidth=0, label="simulation against itself")
+    error = relative(first.reference_error)
+    axes.fill_between(x, -error, error, color=_SIMULATION, alpha=0.3, linewidth=0, label="error of the simulation")
+    axes.axhline(0, color=_SIMULATION, linewidth=0.8)
+    judged = first.judged[drawn]
+    seen = [floor[judged]]
+    for place, entry in enumerate(entries):
+        colour, dashes = _mocks_style(place)
+        ratio, error = entry.ratio[drawn], relative(entry.mocks_error)
+        axes.fill_between(x, ratio - error, ratio + error, color=colour, alpha=0.22, linewidth=0)
+        axes.plot(x, ratio, linestyle=dashes, color=colour, linewidth=1.4)
+        seen.append(np.abs(ratio[judged]))
+    if judged.any():
+        sizes = np.concatenate(seen)
+        sizes = sizes[np.isfinite(sizes)]
+        bulk = max(_RATIO_WHOLE, 1.15 * float(np.percentile(sizes, 95)))
+        limit = float(np.clip(1.15 * sizes.max(), _RATIO_LEAST, min(bulk, _RATIO_MOST)))
+        axes.set_ylim(-limit, limit)
+        # Beyond the judged bins nothing is claimed.
+        for place, edge in enumerate(_outer_edges(first)):
+            label = "end of the judged bins" if place == 0 else None
+            axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":", label=label)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_ylabel("mocks / sim. − 1")
+    axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
+    axes.legend(loc="best", fontsize=6.5, ncols=2)
+
+
+def _mocks_style(place: int) -> tuple[str, Any]:
+    return _MOCKS[place % len(_MOCKS)]
+
+
 def _mark_short_range(axis: Axis) -> None:
     """Label 1, 2 and 5 in plain digits, where matplotlib would write powers of ten over each other."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _draw_ratio(axes: Axes, entry: StatisticComparison) -> None:
-    statistic = entry.statistic
-    drawn = np.isfinite(entry.x) & np.isfinite(entry.ratio)
-    if statistic.log_x:
-        drawn &= entry.x > 0
-    x, ratio = entry.x[drawn], entry.ratio[drawn]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mock_error = np.nan_to_num(entry.mocks_error / entry.reference)[drawn]
-        reference_error = np.nan_to_num(entry.reference_error / entry.reference)[drawn]
-    floor = np.zeros(len(x)) if entry.floor is None else np.nan_to_num(entry.floor[drawn])
-    if entry.floor is not None:
-        axes.fill_between(x, -floor, floor, color=_FLOOR, linewidth=0)
-    axes.fill_between(x, -reference_error, reference_error, color=_SIMULATION, alpha=0.3, linewidth=0)
-    axes.fill_between(x, ratio - mock_error, ratio + mock_error, color=_MOCKS, alpha=0.22, linewidth=0)
-    axes.plot(x, ratio, "--", color=_MOCKS, linewidth=1.4)
-    axes.axhline(0, color=_SIMULATION, linewidth=0.8)
-    judged = entry.judged[drawn]
-    if judged.any():
-        seen = np.abs(np.concatenate([ratio[judged], floor[judged]]))
-        bulk = max(_RATIO_WHOLE, 1.15 * float(np.percentile(seen, 95)))
-        limit = float(np.clip(1.15 * seen.max(), _RATIO_LEAST, min(bulk, _RATIO_MOST)))
-        axes.set_ylim(-limit, limit)
-        # Beyond the judged bins nothing is claimed.
-        for edge in _outer_edges(entry):
-            axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":")
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.set_ylabel("mocks / sim. − 1")
-    axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
 
 
 def _outer_edges(entry: StatisticComparison) -> list[float]:
@@ -279,7 +386,9 @@ def _outer_edges(entry: StatisticComparison) -> list[float]:
     return edges
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _drawing(figure: Figure) -> Drawing:
+    png, pdf = BytesIO(), BytesIO()
+    figure.savefig(png, format="png")
+    # Without a date, so that the same numbers make the same file.
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return Drawing(png=png.getvalue(), pdf=pdf.getvalue())

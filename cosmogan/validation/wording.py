@@ -47,6 +47,17 @@ def number(value: float, *, figures: int = 4) -> str:
     return f"{value:.{figures}g}" if np.isfinite(value) else "-"
 
 
+def in_units(value: float, units: str) -> str:
+    """Return a number as a score with these units is written.
+
+    Examples
+    --------
+    >>> in_units(0.0412, "relative"), in_units(0.0412, "")
+    ('4.1%', '0.041')
+    """
+    return percent(value) if units == "relative" else number(value, figures=2)
+
+
 def thirds_text(summary: Summary | None) -> str:
     """Return the medians of the three thirds, such as ``"4.2 / 1.1 / 0.8%"``."""
     if summary is None:

@@ -5,9 +5,11 @@ import pytest
 
 from cosmogan.slices import read_slices, write_example
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.validation.coherence import COHERENCE_NAME, CoherenceComparison
+from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
+from cosmogan.validation.thresholds import load_thresholds
+from cosmogan.validation.verdict import judge_score
 from tests.cosmogan.validation.test_compare import write_like
 
 # Densities are stored in float32.
@@ -41,7 +43,9 @@ def test_a_collapsed_generator_is_found(tmp_path: Path, reference: Path) -> None
     np.testing.assert_allclose(coherence.mocks, 1, rtol=FLOAT32)
     assert coherence.alike
     assert any(ALIKE in note for note in comparison.notes)
-    assert comparison.statistics[0].summary.distances[COHERENCE_NAME] == pytest.approx(1, rel=FLOAT32)
+    score = coherence.score()
+    assert score.value == pytest.approx(1 - coherence.reference_median, rel=FLOAT32)
+    assert judge_score(score, load_thresholds()).outcome == "fail"
 
 
 def test_so_is_one_that_draws_from_five_slices(tmp_path: Path, reference: Path) -> None:
@@ -64,16 +68,15 @@ def test_independent_slices_are_not_alike(tmp_path: Path, reference: Path) -> No
     assert abs(coherence.mocks_median) < 0.05
     assert not coherence.alike
     assert not any(ALIKE in note for note in comparison.notes)
-    floor = comparison.statistics[0].floor_summary
-    assert floor is not None
-    assert floor.distances[COHERENCE_NAME] == coherence.reference_median
+    assert coherence.score().floor == abs(coherence.reference_median)
+    assert judge_score(coherence.score(), load_thresholds()).passed
 
 
 def test_unknown_for_a_single_slice(tmp_path: Path, reference: Path) -> None:
     write_example(tmp_path / "one.h5", n_realisations=1, n_slices=1)
     entry = compare(tmp_path / "one.h5", reference, statistics=[PowerSpectrum()], n_bootstrap=10).statistics[0]
     assert entry.coherence is None
-    assert COHERENCE_NAME not in entry.summary.distances
+    assert len(entry.scores) == 2
     # Two slices make one pair: a number without an error, which says something only if they are copies.
     two = tmp_path / "two.h5"
     write_example(two, n_realisations=1, n_slices=2)

@@ -87,12 +87,16 @@ def test_equals_numpy() -> None:
     assert [found.rms_floor, found.variance_floor] == pytest.approx(expected, rel=FLOAT64)
 
 
+def both(found: CorrelationComparison) -> list[float]:
+    return [score.value for score in found.scores("x")]
+
+
 def test_means_and_order_do_not_matter() -> None:
     mocks, reference = slices(0.2, n_slices=60, seed=3), slices(0.5, n_slices=60, seed=4)
     found, moved = compared(mocks, reference), compared(mocks + 0.3, reference)
-    assert moved.distances() == pytest.approx(found.distances(), rel=FLOAT64)
+    assert both(moved) == pytest.approx(both(found), rel=FLOAT64)
     order = np.random.default_rng(0).permutation(60)
-    assert compared(mocks[order], reference).distances() == pytest.approx(found.distances(), rel=FLOAT64)
+    assert both(compared(mocks[order], reference)) == pytest.approx(both(found), rel=FLOAT64)
 
 
 def test_copies_of_one_slice_do_not_vary() -> None:
@@ -111,7 +115,7 @@ def test_unknown_without_halves_or_bins() -> None:
     assert math.isnan(many.rms_floor)
     assert math.isnan(compared(mocks, reference, np.arange(N_BINS) == 1).rms_difference)
     single = compared(mocks[:1], reference)
-    assert all(math.isnan(value) for value in single.distances().values())
+    assert all(math.isnan(value) for value in both(single))
 
 
 def test_half_covariances_are_those_of_the_halves() -> None:
@@ -133,8 +137,12 @@ def test_numbers_stand_beside_those_of_the_means() -> None:
     mocks, reference = accumulated(slices(0.2, seed=1)), accumulated(slices(0.5, seed=2))
     entry = compare_statistic(Correlated(N_BINS), mocks, reference, METADATA)
     assert entry.correlation is not None
-    assert entry.summary.distances == entry.correlation.distances()
-    assert entry.floor_summary is not None
-    assert entry.floor_summary.distances == entry.correlation.floor_distances()
+    assert entry.scores == entry.correlation.scores("fake")
+    variance, correlation = entry.scores
+    assert (variance.name, correlation.name) == ("fake_variance", "fake_correlation")
+    assert (variance.value, variance.floor) == (abs(entry.correlation.variance), entry.correlation.variance_floor)
+    assert (correlation.value, correlation.floor) == (entry.correlation.rms_difference, entry.correlation.rms_floor)
+    # Halves of the reference scatter by the floor, two sets as large as it by sqrt(2) less.
+    assert correlation.sigmas == pytest.approx(correlation.value / (entry.correlation.rms_floor / math.sqrt(2)))
     plain = compare_statistic(Fake(N_BINS), mocks, reference, METADATA)
-    assert (plain.correlation, plain.summary.distances) == (None, {})
+    assert (plain.correlation, plain.scores) == (None, ())

@@ -17,8 +17,14 @@ from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.command import validate
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
-from cosmogan.validation.report import format_table, to_record, write_report
+from cosmogan.validation.figures import Drawing
+from cosmogan.validation.record import to_record
+from cosmogan.validation.report import write_report
+from cosmogan.validation.table import format_table
+from cosmogan.validation.thresholds import load_thresholds
+from cosmogan.validation.verdict import judge_all
 
+ASKED = load_thresholds()
 # Drawing takes a quarter of a second per statistic.
 POWER = [PowerSpectrum()]
 
@@ -36,7 +42,7 @@ def comparisons(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
 
 @pytest.fixture(scope="module")
 def report(comparisons: list[Comparison], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(comparisons, tmp_path_factory.mktemp("out") / "report").parent
+    return write_report(comparisons, tmp_path_factory.mktemp("out") / "report", ASKED).parent
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +77,10 @@ def test_json_holds_the_correlations(record: dict[str, Any], comparisons: list[C
         assert entry.coherence is not None
         for name in ("mocks", "reference", "mocks_error", "reference_error"):
             np.testing.assert_array_equal(held["coherence"][name], getattr(entry.coherence, name))
-        both = (entry.correlation, entry.coherence)
-        assert held["summary"]["distances"] == {k: v for part in both for k, v in part.distances().items()}
-        assert held["floor_summary"]["distances"] == {k: v for part in both for k, v in part.floor_distances().items()}
+        for name, verdict in judge_all(comparison, ASKED).items():
+            assert written["verdicts"][name]["value"] == verdict.value
+            assert written["verdicts"][name]["outcome"] == verdict.outcome
+        assert {"power_spectrum_variance", "power_spectrum_correlation", "coherence"} <= written["verdicts"].keys()
         assert written["statistics"]["histogram"]["correlation"] is None
 
 
@@ -81,13 +88,15 @@ def test_table_and_page_show_the_correlations(comparisons: list[Comparison], rep
     correlation = comparisons[0].statistics[0].correlation
     assert correlation is not None
     pair = f"{correlation.rms_difference:.2g} +{correlation.rms_floor:.2g}"
-    assert re.search(rf"correlation matrix, rms difference +{pair}", format_table(comparisons))
+    assert re.search(rf"Correlation matrix of P\(k\) +{pair}", format_table(comparisons, ASKED))
     page = (report / "index.html").read_text(encoding="utf-8")
     assert f"{correlation.rms_difference:.2g} (simulation with itself {correlation.rms_floor:.2g}), rms" in page
     coherence = comparisons[0].statistics[0].coherence
     assert coherence is not None
-    pair = f"{coherence.mocks_median:.2g} +{coherence.reference_median:.2g}"
-    assert re.search(rf"coherence of different slices +{pair}", format_table(comparisons))
+    score = coherence.score()
+    assert re.search(
+        rf"Coherence of different slices +{score.value:.2g} +{score.floor:.2g}", format_table(comparisons, ASKED)
+    )
     assert f"Median over judged bins {coherence.mocks_median:.2g} for 12 pairs of mocks" in page
     assert "Jensen-Shannon, nats" in page
     assert "rms difference, nats" not in page
@@ -125,7 +134,7 @@ def test_page_needs_no_other_file(report: Path) -> None:
 def test_page_escapes_what_it_is_given(tmp_path: Path) -> None:
     path = tmp_path / "a<script>.h5"
     write_example(path)
-    page = write_report([compare(path, path, statistics=POWER, n_bootstrap=10)], tmp_path / "out").read_text(
+    page = write_report([compare(path, path, statistics=POWER, n_bootstrap=10)], tmp_path / "out", ASKED).read_text(
         encoding="utf-8"
     )
     assert "a&lt;script&gt;.h5" in page
@@ -140,9 +149,9 @@ def test_figures_are_no_blanks(report: Path) -> None:
 
 
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
-    table = format_table(comparisons)
+    table = format_table(comparisons, ASKED)
     rows = [line for line in table.splitlines() if re.match(r"\d+ Mpc, 16² .*(pass|fail):", line)]
-    assert len(rows) == 14
+    assert len(rows) == 20
     # Mocks and the simulation against itself, beside each other.
     first = comparisons[0].statistics[0]
     assert first.floor_summary is not None
@@ -161,35 +170,36 @@ def test_unknown_h_leaves_mpc_out(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as handle:
         del handle["cosmology"].attrs["h"]
     comparison = compare(path, path, statistics=POWER, n_bootstrap=10)
-    record = to_record([comparison])
+    record = to_record([comparison], ASKED)
     assert record["comparisons"][0]["title"] == "70 Mpc/h, 16² pixels"
     assert "x_in_inverse_Mpc" not in record["comparisons"][0]["statistics"]["power_spectrum"]
-    assert "1/Mpc" not in format_table([comparison])
-    assert write_report([comparison], tmp_path / "out").exists()
+    assert "1/Mpc" not in format_table([comparison], ASKED)
+    assert write_report([comparison], tmp_path / "out", ASKED).exists()
 
 
 def test_one_slice_against_one_slice(tmp_path: Path) -> None:
     for seed, name in enumerate(("a.h5", "b.h5")):
         write_example(tmp_path / name, n_realisations=1, n_slices=1, seed=seed)
     comparison = compare(tmp_path / "a.h5", tmp_path / "b.h5", statistics=POWER, n_bootstrap=10)
-    write_report([comparison], tmp_path / "out")
+    write_report([comparison], tmp_path / "out", ASKED)
     held = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     power = held["comparisons"][0]["statistics"]["power_spectrum"]
     assert power["floor"] is None
     assert set(power["reference_error"]) == {None}
-    assert power["verdict"]["outcome"] != "pass"
+    assert held["comparisons"][0]["verdicts"]["power_spectrum"]["outcome"] != "pass"
+    assert power["floor_summary"] is None
 
 
 class TestFolder:
     def test_an_existing_report_is_kept(self, comparisons: list[Comparison], tmp_path: Path) -> None:
         out = tmp_path / "report"
         short = [replace(c, statistics=c.statistics[1:2]) for c in comparisons]
-        write_report(short[:1], out)
+        write_report(short[:1], out, ASKED)
         before = (out / "report.json").read_bytes()
         with pytest.raises(UserError, match="--overwrite"):
-            write_report(short, out)
+            write_report(short, out, ASKED)
         assert (out / "report.json").read_bytes() == before
-        write_report(short, out, overwrite=True)
+        write_report(short, out, ASKED, overwrite=True)
         assert (out / "report.json").read_bytes() != before
         assert list(tmp_path.iterdir()) == [out]
 
@@ -197,22 +207,22 @@ class TestFolder:
     def test_other_files_are_never_replaced(self, comparisons: list[Comparison], tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("years of work")
         with pytest.raises(UserError, match=name):
-            write_report(comparisons, tmp_path, overwrite=True)
+            write_report(comparisons, tmp_path, ASKED, overwrite=True)
         assert (tmp_path / name).read_text() == "years of work"
 
     def test_a_file_in_the_way(self, comparisons: list[Comparison], tmp_path: Path) -> None:
         (tmp_path / "out").write_text("x")
         with pytest.raises(UserError, match="is a file"):
-            write_report(comparisons, tmp_path / "out")
+            write_report(comparisons, tmp_path / "out", ASKED)
 
     def test_a_place_that_cannot_be_written(self, comparisons: list[Comparison], tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         with pytest.raises(UserError, match="cannot be written"):
-            write_report([replace(comparisons[0], statistics=())], tmp_path / "file" / "out")
+            write_report([replace(comparisons[0], statistics=())], tmp_path / "file" / "out", ASKED)
 
     def test_nothing_to_report(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="at least one"):
-            write_report([], tmp_path / "out")
+            write_report([], tmp_path / "out", ASKED)
 
 
 class TestCommand:
@@ -223,19 +233,21 @@ class TestCommand:
         return [str(tmp_path / "mocks.h5"), str(tmp_path / "reference.h5")]
 
     def test_writes_and_prints(self, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert validate([*files, *files], out=str(tmp_path / "out"), bootstrap=10) == 0
+        assert validate(files, out=str(tmp_path / "out"), bootstrap=10) == 0
         printed = capsys.readouterr().out
         assert "Power spectrum P(k)" in printed
         assert str(tmp_path / "out" / "index.html") in printed
-        assert len(list((tmp_path / "out").glob("*.png"))) == 20
+        drawn = {path.stem for path in (tmp_path / "out").glob("*.png")}
+        assert len(drawn) >= 10
+        assert {path.stem for path in (tmp_path / "out").glob("*.pdf")} == drawn
 
     def test_strict_tells_by_its_exit_code(
         self, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mocks, reference = files
         # Drawing is most of the time and has no say in this.
-        for name in ("draw_statistic", "draw_coherence", "draw_correlation"):
-            monkeypatch.setattr(f"cosmogan.validation.report.{name}", lambda *_: b"")
+        for name in ("draw_statistic", "draw_coherence", "draw_correlation", "draw_sample"):
+            monkeypatch.setattr(f"cosmogan.validation.report.{name}", lambda *_: Drawing(b"", b""))
         same = validate([reference, reference], out=str(tmp_path / "a"), bootstrap=10, strict=True)
         # Lognormal noise again, but with twice the contrast.
         with h5py.File(mocks, "r+") as handle:
@@ -255,10 +267,65 @@ class TestCommand:
         with pytest.raises(UserError, match=r"notes\.txt"):
             validate(["nowhere.h5", "nothing.h5"], out=str(tmp_path / "out"))
 
-    @pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
-    def test_threshold(self, files: list[str], tmp_path: Path, threshold: float) -> None:
-        with pytest.raises(UserError, match="threshold"):
-            validate(files, out=str(tmp_path / "out"), threshold=threshold)
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("power_spektrum: 0.1", "did you mean power_spectrum"),
+            ("peaks: -0.1", "peaks: expected a number >= 0, found -0.1"),
+            ("peaks: .nan", "expected a number"),
+            ("peaks: many", "found 'many'"),
+            ("0.1", "expected lines such as"),
+            ("[", "cannot be read as YAML"),
+        ],
+    )
+    def test_thresholds(self, files: list[str], tmp_path: Path, text: str, words: str) -> None:
+        (tmp_path / "asked.yaml").write_text(text)
+        with pytest.raises(UserError, match=rf"asked\.yaml: .*{words}"):
+            validate(files, out=str(tmp_path / "out"), thresholds=str(tmp_path / "asked.yaml"))
+
+    def test_thresholds_replace_those_of_the_package(self, tmp_path: Path) -> None:
+        (tmp_path / "asked.yaml").write_text("peaks: 0.5\nsignificance: 5")
+        asked = load_thresholds(tmp_path / "asked.yaml")
+        assert (asked.significance, asked.of("peaks"), asked.of("histogram")) == (5, 0.5, ASKED.of("histogram"))
+        with pytest.raises(UserError, match="no such file"):
+            load_thresholds(tmp_path / "nothing.yaml")
+
+    def test_candidates_find_their_box(self, files: list[str], tmp_path: Path) -> None:
+        other = tmp_path / "other.h5"
+        write_example(other, box_size=350.0)
+        words = [f"first={files[0]}", f"second={files[1]}", f"first={other}"]
+        out = tmp_path / "out"
+        assert validate(mocks=words, reference=[files[1], str(other)], out=str(out), bootstrap=10) == 0
+        held = json.loads((out / "report.json").read_text(encoding="utf-8"))["comparisons"]
+        assert [(c["candidate"], c["title"][:7]) for c in held] == [
+            ("first", "100 Mpc"),
+            ("second", "100 Mpc"),
+            ("first", "500 Mpc"),
+        ]
+        # The reference itself is nearest to the reference.
+        assert held[1]["mean_excess"] == 0 < held[0]["mean_excess"]
+        page = (out / "index.html").read_text(encoding="utf-8")
+        assert page.index("<th>second</th>") < page.index("<th>first</th>")
+
+    def test_candidates_that_do_not_fit(self, files: list[str], tmp_path: Path) -> None:
+        mocks, reference = files
+        write_example(tmp_path / "other.h5", box_size=350.0)
+        other = str(tmp_path / "other.h5")
+        for words, simulations, match in (
+            (
+                [other],
+                [reference],
+                r"other\.h5 cannot be compared with any .*350 Mpc/h against 70 Mpc/h",
+            ),
+            ([mocks, mocks], [reference], "both called mocks"),
+            ([mocks], [reference, other], r"other\.h5: none of the files of mocks"),
+            ([mocks], None, "go together"),
+            (["a="], [reference], "NAME=FILE"),
+        ):
+            with pytest.raises(UserError, match=match):
+                validate(mocks=words, reference=simulations, out=str(tmp_path / "out"))
+        with pytest.raises(UserError, match="use either pairs"):
+            validate(files, mocks=[mocks], reference=[reference], out=str(tmp_path / "out"))
 
     @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
     def test_device(self, files: list[str], tmp_path: Path, device: str) -> None:
