@@ -1,4 +1,4 @@
-"""Pixel histogram of 1 + delta and the information distances between two histograms."""
+"""Pixel histogram of 1 + delta, the distances between two histograms, and the tail: the histogram summed from above."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cosmogan.statistics.base import AbstractStatistic
 _SPARSE = 1e-5
 # An empty bin counts as if it held this share of the pixels; far below one pixel of any set of slices.
 _EMPTY = 1e-12
+# Pixels per slice of the reference above a threshold below which it is too sparse to enter the summary, as for peaks.
+_SPARSE_TAIL = 0.1
 
 
 def histogram(fields: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
@@ -105,6 +107,48 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
     return 0.5 * (kl_divergence(p, middle) + kl_divergence(q, middle))
 
 
+def wasserstein(p: np.ndarray, q: np.ndarray, edges: np.ndarray) -> float:
+    r"""Wasserstein-1 distance :math:`\int |F_p(x) - F_q(x)|\, dx` between two histograms, in the units of ``edges``.
+
+    How far a pixel's value has to be moved, on average, to make one distribution of the other. At the edges the
+    cumulative distributions F are known; between them they count as straight lines. What lies in a bin without an end
+    counts as if it lay at its beginning.
+
+    Parameters
+    ----------
+    p, q
+        Shares per bin, shape ``(n_bins,)``; normalised here.
+    edges
+        Increasing edges of the bins, shape ``(n_bins + 1,)``; the last may be infinite.
+
+    Raises
+    ------
+    ValueError
+        As `kl_divergence`, or if the number of edges does not fit.
+
+    Examples
+    --------
+    >>> wasserstein(np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0, 2.0]))
+    1.0
+    """
+    p, q = _normalised(p, "p"), _normalised(q, "q")
+    if not len(p) == len(q) == len(edges) - 1:
+        raise ValueError(f"p, q: expected {len(edges) - 1} bins, as the edges have, got {len(p)} and {len(q)}")
+    apart = np.concatenate([[0.0], np.cumsum(p - q)])
+    low, high = apart[:-1], apart[1:]
+    size = np.abs(low) + np.abs(high)
+    # Where a line crosses zero it leaves two triangles in place of a trapezium.
+    area = 0.5 * np.where(low * high < 0, (low**2 + high**2) / np.where(size > 0, size, 1), size)
+    ended = np.isfinite(edges[1:])
+    return float(np.sum(area[ended] * np.diff(edges)[ended]))
+
+
+def _log_edges(low: float, high: float, per_decade: int) -> np.ndarray:
+    if not 0 < low < high or per_decade < 1:
+        raise ValueError(f"low, high, per_decade: expected 0 < low < high, got {low}, {high}, {per_decade}")
+    return np.geomspace(low, high, max(1, round(per_decade * math.log10(high / low))) + 1)
+
+
 def _normalised(shares: np.ndarray, name: str) -> np.ndarray:
     shares = np.asarray(shares, dtype=np.float64)
     total = shares.sum()
@@ -128,16 +172,15 @@ class Histogram(AbstractStatistic):
     title: ClassVar[str] = "Pixel histogram"
     x_label: ClassVar[str] = r"$1 + \delta$"
     y_label: ClassVar[str] = "share of pixels per bin"
-    distance_units: ClassVar[str] = "nats"
 
     def __init__(self, *, low: float = 1e-2, high: float = 1e4, per_decade: int = 10) -> None:
-        if not 0 < low < high or per_decade < 1:
-            raise ValueError(f"low, high, per_decade: expected 0 < low < high, got {low}, {high}, {per_decade}")
-        n_bins = max(1, round(per_decade * math.log10(high / low)))
-        self._inner = np.geomspace(low, high, n_bins + 1)
+        self._inner = _log_edges(low, high, per_decade)
 
     def edges(self, metadata: SliceMetadata) -> np.ndarray:
         """Return the edges of 1 + delta, from 0 to infinity."""
+        return self._edges()
+
+    def _edges(self) -> np.ndarray:
         return np.concatenate([[0.0], self._inner, [np.inf]])
 
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
@@ -153,9 +196,56 @@ class Histogram(AbstractStatistic):
         return f"bins with at least {_SPARSE:g} of the reference's pixels"
 
     def distances(self, mocks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-        """Return the divergences between two mean histograms, nats."""
+        """Return distances between two mean histograms; the units stand in their names."""
         return {
-            "D(reference||mocks)": kl_divergence(reference, mocks),
-            "D(mocks||reference)": kl_divergence(mocks, reference),
-            "Jensen-Shannon": jensen_shannon(mocks, reference),
+            "D(reference||mocks), nats": kl_divergence(reference, mocks),
+            "D(mocks||reference), nats": kl_divergence(mocks, reference),
+            "Jensen-Shannon, nats": jensen_shannon(mocks, reference),
+            "Wasserstein-1, 1 + delta": wasserstein(mocks, reference, self._edges()),
         }
+
+
+class Tail(AbstractStatistic):
+    """Share of the pixels at or above a density, out to the densest pixels: the upper end of `Histogram`, summed.
+
+    A bin of the histogram that holds few pixels says little, and one that mocks leave empty beyond their densest pixel
+    is one of many; in the sum from above every threshold beyond that pixel is off by 100%. The thresholds are fixed and
+    those of `Histogram`; with the default they end far above any pixel of a simulation.
+
+    Parameters
+    ----------
+    low, high
+        Lowest and highest threshold, 1 + delta.
+    per_decade
+        Thresholds per factor of 10.
+    """
+
+    name: ClassVar[str] = "tail"
+    title: ClassVar[str] = "Cumulative tail"
+    x_label: ClassVar[str] = r"threshold $1 + \delta$"
+    y_label: ClassVar[str] = "share of pixels above"
+
+    def __init__(self, *, low: float = 1.0, high: float = 1e4, per_decade: int = 10) -> None:
+        self._thresholds = _log_edges(low, high, per_decade)
+
+    def edges(self, metadata: SliceMetadata) -> np.ndarray:
+        """Return edges half way, in the logarithm, between the thresholds."""
+        half = math.sqrt(self._thresholds[1] / self._thresholds[0])
+        return np.append(self._thresholds / half, self._thresholds[-1] * half)
+
+    def centres(self, metadata: SliceMetadata) -> np.ndarray:
+        """Return the thresholds."""
+        return self._thresholds.copy()
+
+    def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
+        """Return the share of pixels at or above each threshold."""
+        shares = histogram(fields, torch.from_numpy(self._thresholds).to(fields.device))
+        return shares.flip(1).cumsum(1).flip(1)[:, 1:]
+
+    def judged(self, metadata: SliceMetadata, reference: np.ndarray) -> np.ndarray:
+        """Return the thresholds with at least one pixel above them in ten slices of the reference."""
+        return reference * metadata.n_pixels**2 >= _SPARSE_TAIL
+
+    def judged_text(self) -> str:
+        """Return in words which bins enter the summary numbers."""
+        return f"thresholds with at least {_SPARSE_TAIL:g} pixels above per slice"
