@@ -16,6 +16,7 @@ def validate(
     reference: list[str] | None = None,
     floor: list[str] | None = None,
     thresholds: str | None = None,
+    two_sample: bool = False,
     bootstrap: int = 200,
     seed: int = 0,
     strict: bool = False,
@@ -41,6 +42,8 @@ def validate(
         than the reference, floor and errors are taken from them.
     thresholds
         YAML file of the largest differences that pass, by statistic; for what it leaves out, those of the package.
+    two_sample
+        Train a network to tell mocks from simulation, too; takes minutes per set of mocks.
     bootstrap
         Draws of realisations for the errors.
     seed
@@ -76,7 +79,13 @@ def validate(
         comparison
         for box in boxes
         for comparison in compare_candidates(
-            box.candidates, box.reference, floor=box.floor, n_bootstrap=bootstrap, seed=seed, device=device
+            box.candidates,
+            box.reference,
+            floor=box.floor,
+            two_sample=two_sample,
+            n_bootstrap=bootstrap,
+            seed=seed,
+            device=device,
         )
     ]
     page = write_report(comparisons, out, asked, overwrite=overwrite)

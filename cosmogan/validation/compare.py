@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cosmogan.errors import UserError
-from cosmogan.slices import SliceMetadata, SliceReader
+from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
@@ -28,11 +28,10 @@ from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files
+from cosmogan.validation.two_sample import compare_two_sample
 
 # Slices of each file shown in the report.
 _N_SHOWN = 4
-# In a slice file: the slab is normal to no axis, so it was not cut from a simulation.
-_NO_AXIS = 255
 
 
 def compare(
@@ -41,6 +40,7 @@ def compare(
     *,
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
+    two_sample: bool = False,
     n_bootstrap: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -51,6 +51,7 @@ def compare(
         reference,
         floor=floor,
         statistics=statistics,
+        two_sample=two_sample,
         n_bootstrap=n_bootstrap,
         seed=seed,
         device=device,
@@ -64,6 +65,7 @@ def compare_candidates(
     *,
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
+    two_sample: bool = False,
     n_bootstrap: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -81,6 +83,8 @@ def compare_candidates(
         and the errors are taken from it.
     statistics
         What to measure; `default_statistics` if not given.
+    two_sample
+        Whether to train a network to tell mocks from simulation; takes minutes.
     n_bootstrap
         Draws of realisations for the errors.
     seed
@@ -119,8 +123,10 @@ def compare_candidates(
                 itself,
                 metadata,
                 chosen,
+                two_sample=two_sample,
                 n_bootstrap=n_bootstrap,
                 seed=seed,
+                device=device,
             )
             for name, reader in others.items()
         )
@@ -138,7 +144,7 @@ class _Set:
     @property
     def independent(self) -> bool:
         """Whether no slice was cut from a box that it shares with others."""
-        return bool((self.reader.axis == _NO_AXIS).all())
+        return bool((self.reader.axis == AXIS_NOT_APPLICABLE).all())
 
 
 def _compare(
@@ -149,8 +155,10 @@ def _compare(
     metadata: SliceMetadata,
     statistics: Sequence[AbstractStatistic],
     *,
+    two_sample: bool,
     n_bootstrap: int,
     seed: int,
+    device: torch.device | str,
 ) -> Comparison:
     notes = notes_on_files(
         ours.file, ours.measured, theirs.file, theirs.measured, None if itself is None else itself.file
@@ -172,6 +180,7 @@ def _compare(
             entry = replace(entry, coherence=coherence)
             notes += notes_on_coherence(entry)
         entries.append(entry)
+    samples = [compare_two_sample(ours.reader, theirs.reader, seed=seed, device=device)] if two_sample else []
     return Comparison(
         name=name,
         mocks=ours.file,
@@ -179,6 +188,7 @@ def _compare(
         floor_file=None if itself is None else itself.file,
         metadata=metadata,
         statistics=tuple(entries),
+        samples=tuple(samples),
         notes=notes,
         mocks_shown=_some_slices(ours.reader, seed),
         reference_shown=_some_slices(theirs.reader, seed),

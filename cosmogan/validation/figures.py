@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from numpy.typing import ArrayLike
 
 from cosmogan.validation.comparison import Comparison, StatisticComparison
-from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.wording import box_title, short_box
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito), and dashes that do in grey.
@@ -31,7 +30,7 @@ _MOCKS: tuple[tuple[str, Any], ...] = (
 )
 _FLOOR = "0.86"
 # Not dict[str, object]: matplotlib's stubs list every key.
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.linewidth": 0.7,
@@ -45,8 +44,6 @@ _STYLE: dict[Any, Any] = {
 }
 # Logarithmic axes that span less than this have few powers of ten to label.
 _SHORT_RANGE = 50
-# Differences of correlations smaller than this are not blown up.
-_CORRELATION_LEAST = 0.1
 _COHERENCE_LEAST = 0.05
 # The ratio panel shows at least the first, all judged bins up to the second, and at most the third.
 _RATIO_LEAST, _RATIO_WHOLE, _RATIO_MOST = 0.12, 0.8, 1.05
@@ -86,13 +83,13 @@ def draw_statistic(comparisons: Sequence[Comparison], name: str) -> Drawing:
         Of the statistic.
     """
     entries = [entry for c in comparisons for entry in c.statistics if entry.statistic.name == name]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 5.0), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.9, 1])
         draw_means(top, comparisons, entries)
         draw_ratio(bottom, entries)
         top.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
-        return _drawing(figure)
+        return drawing(figure)
 
 
 def draw_slices(comparisons: Sequence[Comparison]) -> Drawing:
@@ -111,7 +108,7 @@ def draw_slices(comparisons: Sequence[Comparison]) -> Drawing:
     low = max(low, high * 1e-4)
     norm = LogNorm(low, high if high > low else 2 * low)
     n_columns = max(len(images) for _, images in rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.4 * n_columns + 0.8, 1.4 * len(rows) + 0.35), layout="constrained")
         axes = figure.subplots(len(rows), n_columns, squeeze=False)
         for axis in axes.flat:
@@ -127,51 +124,9 @@ def draw_slices(comparisons: Sequence[Comparison]) -> Drawing:
         if image is not None:
             bar = figure.colorbar(image, ax=axes, label=r"$1 + \delta$", shrink=0.9, pad=0.01, extend="both")
             if high < _SHORT_RANGE * low:
-                _mark_short_range(bar.ax.yaxis)
+                mark_short_range(bar.ax.yaxis)
         figure.suptitle(f"{box_title(first)}: each panel {short_box(first)} wide", fontsize=9.5)
-        return _drawing(figure)
-
-
-def draw_correlation(comparison: Comparison, entry: StatisticComparison, correlation: CorrelationComparison) -> Drawing:
-    """Draw the correlation matrices of the judged bins: mocks, simulation, and their difference.
-
-    Parameters
-    ----------
-    comparison, entry, correlation
-        The comparison, the statistic in it, and its correlations.
-    """
-    statistic = entry.statistic
-    chosen = np.flatnonzero(entry.judged)
-    # From the first judged bin to the last, so that edges stay in order; bins between that do not count are blank.
-    span = slice(chosen[0], chosen[-1] + 1) if len(chosen) else slice(0, len(entry.judged))
-    edges = entry.edges[span.start : span.stop + 1]
-    blank = ~np.logical_and.outer(entry.judged[span], entry.judged[span])
-    mocks, reference = (np.where(blank, np.nan, m[span, span]) for m in (correlation.mocks, correlation.reference))
-    difference = mocks - reference
-    seen = np.abs(difference[np.isfinite(difference)])
-    limit = max(_CORRELATION_LEAST, float(np.percentile(seen, 99))) if len(seen) else 1.0
-    panels = (
-        (f"{comparison.name}, {comparison.mocks.n_slices:,} slices", mocks, 1.0),
-        (f"simulation, {comparison.reference.n_slices:,} slices", reference, 1.0),
-        (f"{comparison.name} − simulation", difference, limit),
-    )
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
-        axes = figure.subplots(1, 3, sharex=True, sharey=True)
-        images = []
-        for axis, (title, matrix, most) in zip(axes, panels, strict=True):
-            images.append(axis.pcolormesh(edges, edges, matrix, vmin=-most, vmax=most, cmap="RdBu_r"))
-            if statistic.log_x:
-                axis.set(xscale="log", yscale="log")
-                _mark_short_range(axis.xaxis)
-                _mark_short_range(axis.yaxis)
-            axis.set(title=title, xlabel=axis_label(statistic.x_label, statistic.x_units), box_aspect=1)
-            axis.set_facecolor("0.8")
-        axes[0].set_ylabel(axis_label(statistic.x_label, statistic.x_units))
-        figure.colorbar(images[0], ax=axes[:2], shrink=0.8, pad=0.01, label="correlation")
-        figure.colorbar(images[2], ax=axes[2], shrink=0.8, pad=0.02, extend="both", label="difference")
-        figure.suptitle(f"{box_title(comparison)}: correlation of {statistic.y_label} between slices", fontsize=9.5)
-        return _drawing(figure)
+        return drawing(figure)
 
 
 def draw_coherence(comparisons: Sequence[Comparison], name: str) -> Drawing:
@@ -184,7 +139,7 @@ def draw_coherence(comparisons: Sequence[Comparison], name: str) -> Drawing:
     name
         Of the statistic beside which the coherence was measured.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color="0.45", linewidth=0.7)
@@ -208,13 +163,13 @@ def draw_coherence(comparisons: Sequence[Comparison], name: str) -> Drawing:
                 largest = max([largest, *np.abs(y)])
             if entry.statistic.log_x:
                 axes.set_xscale("log")
-                _mark_short_range(axes.xaxis)
+                mark_short_range(axes.xaxis)
             axes.set_xlabel(axis_label(entry.statistic.x_label, entry.statistic.x_units))
         axes.set_ylim(-1.15 * largest, 1.15 * largest)
         axes.set_ylabel("coherence of different slices")
         axes.legend(loc="best")
         axes.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
-        return _drawing(figure)
+        return drawing(figure)
 
 
 def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
@@ -235,7 +190,7 @@ def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
     low, high = np.percentile(held, [0.1, 99.9]) if len(held) else (0.0, 1.0)
     high = high if high > low else low + 1
     edges = np.linspace(low, high, int(np.clip(np.sqrt(len(held) / max(len(samples), 1)), 20, 60)) + 1)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
         for place, (comparison, sample) in enumerate(samples):
@@ -254,7 +209,7 @@ def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axes.legend(loc="best")
         axes.set_title(f"{box_title(comparisons[0])}, z = {comparisons[0].metadata.redshift:g}")
-        return _drawing(figure)
+        return drawing(figure)
 
 
 def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[StatisticComparison]) -> None:
@@ -287,7 +242,7 @@ def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[
         # Panels share this axis.
         short = low > 0 and high < _SHORT_RANGE * low
         if short:
-            _mark_short_range(axes.xaxis)
+            mark_short_range(axes.xaxis)
     if statistic.log_y:
         axes.set_yscale("log")
         # Bands reach far down where a mean is of the size of its error; the means decide what is shown.
@@ -309,7 +264,7 @@ def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[
 
         second = axes.secondary_xaxis("top", functions=(to_inverse_mpc, from_inverse_mpc))
         if short:
-            _mark_short_range(second.xaxis)
+            mark_short_range(second.xaxis)
         second.set_xlabel(rf"{statistic.x_label} [$\mathrm{{Mpc}}^{{-1}}$]")
 
 
@@ -357,6 +312,11 @@ def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
         for place, edge in enumerate(_outer_edges(first)):
             label = "end of the judged bins" if place == 0 else None
             axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":", label=label)
+    if statistic.log_x:
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        if low > 0 and high < _SHORT_RANGE * low:
+            mark_short_range(axes.xaxis)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_ylabel("mocks / sim. − 1")
     axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
@@ -367,8 +327,8 @@ def _mocks_style(place: int) -> tuple[str, Any]:
     return _MOCKS[place % len(_MOCKS)]
 
 
-def _mark_short_range(axis: Axis) -> None:
-    """Label 1, 2 and 5 in plain digits, where matplotlib would write powers of ten over each other."""
+def mark_short_range(axis: Axis) -> None:
+    """Label an axis at 1, 2 and 5 in plain digits, where matplotlib would write powers of ten over each other."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -386,7 +346,8 @@ def _outer_edges(entry: StatisticComparison) -> list[float]:
     return edges
 
 
-def _drawing(figure: Figure) -> Drawing:
+def drawing(figure: Figure) -> Drawing:
+    """Return a figure as files."""
     png, pdf = BytesIO(), BytesIO()
     figure.savefig(png, format="png")
     # Without a date, so that the same numbers make the same file.

@@ -15,7 +15,7 @@ from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.comparison import Comparison, StatisticComparison, by_reference
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.figures import Drawing
-from cosmogan.validation.page_tables import bins_table, details_table, files_table, scores_table
+from cosmogan.validation.page_tables import bins_table, details_table, files_table, paper_table, scores_table
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import judge_all, worst_outcome
 from cosmogan.validation.wording import box_title, judged_range, number
@@ -122,6 +122,10 @@ def _box(group: Sequence[Comparison], drawn: Mapping[str, Drawing], thresholds: 
         notes = [(f"{c.name}: " if len(group) > 1 else "") + note for c, sample in held for note in sample.notes]
         if notes:
             parts.append('<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
+    if "rodriguez2018" in drawn:
+        parts.append("<h3>As in Rodriguez et al. 2018</h3>")
+        parts.append(_figure(drawn["rodriguez2018"], "The panels of the paper, arXiv:1801.09070, for these slices."))
+        parts.append(paper_table(group))
     parts.append("</section>")
     return "\n".join(parts)
 

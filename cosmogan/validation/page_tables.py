@@ -10,6 +10,7 @@ import numpy as np
 
 from cosmogan.units import format_length
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
+from cosmogan.validation.paper import paper_rows
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import Verdict, judge_all, mean_excess
 from cosmogan.validation.wording import box_title, in_units, number, percent, thirds_text
@@ -128,6 +129,24 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
         f"{medians}</tr>"
     )
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def paper_table(group: Sequence[Comparison]) -> str:
+    """Return the paper's headline numbers beside those of the mocks.
+
+    Parameters
+    ----------
+    group
+        Comparisons of one of the paper's boxes.
+    """
+    head = _row(["", "Rodriguez et al. 2018", *(c.name for c in group)], "th")
+    rows = "".join(_row([row.what, row.paper, *row.ours]) for row in paper_rows(group))
+    pixels = group[0].metadata.n_pixels
+    return (
+        f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+        '<p class="soft">The paper: 256² pixels, ten boxes, unit of k not stated. '
+        f"Here: {pixels}² pixels, judged bins only.</p>"
+    )
 
 
 def files_table(comparison: Comparison) -> str:

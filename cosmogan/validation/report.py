@@ -12,12 +12,13 @@ from cosmogan.validation.comparison import Comparison, by_reference
 from cosmogan.validation.figures import (
     Drawing,
     draw_coherence,
-    draw_correlation,
     draw_sample,
     draw_slices,
     draw_statistic,
 )
+from cosmogan.validation.matrices import draw_correlation
 from cosmogan.validation.page import render_page
+from cosmogan.validation.paper import draw_paper, is_of_the_paper
 from cosmogan.validation.record import to_record
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.wording import short_box
@@ -128,4 +129,6 @@ def _draw(group: Sequence[Comparison]) -> dict[str, Drawing]:
             figures[f"{name}_coherence"] = draw_coherence(group, name)
     for name in dict.fromkeys(sample.name for comparison in group for sample in comparison.samples):
         figures[name] = draw_sample(group, name)
+    if is_of_the_paper(group[0]):
+        figures["rodriguez2018"] = draw_paper(group)
     return figures
