@@ -155,20 +155,23 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     # Npart_total_HW was added late; older writers leave other things there, and then the low words alone are right.
     plausible = all(word < 2**16 for word in high_words)
     n_total = tuple(low + (high << 32 if plausible else 0) for low, high in zip(fields[16:22], high_words, strict=True))
-    if min(fields[0:6]) < 0 or any(here > total for here, total in zip(fields[0:6], n_total, strict=True)):
+    n_this_file, n_files = fields[0:6], fields[23]
+    too_many = any(here > total for here, total in zip(n_this_file, n_total, strict=True))
+    if min(n_this_file) < 0 or too_many or n_files < 0:
         raise UserError(
-            f"{path}: its header is damaged: it announces {list(fields[0:6])} particles per type in this file and "
-            f"{list(n_total)} in all files"
+            f"{path}: its header is damaged: it announces {list(n_this_file)} particles per type in this file and "
+            f"{list(n_total)} in all of {n_files} files"
         )
     return _FileHeader(
         order=order,
         format=version,
-        n_this_file=fields[0:6],
+        n_this_file=n_this_file,
         mass_table=fields[6:12],
         n_total=n_total,
         scale_factor=fields[12],
         redshift=fields[13],
-        n_files=max(1, fields[23]),
+        # Writers of one file leave 0 here.
+        n_files=max(1, n_files),
         box_size=fields[24],
         omega_m=fields[25],
         h=fields[27],

@@ -12,7 +12,17 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from data_tools.snapshots.base import AbstractSnapshot, Slab
-from data_tools.snapshots.hdf5 import attributes, counts, cube_side, number, numbers, open_hdf5, particle_data, rows
+from data_tools.snapshots.hdf5 import (
+    attributes,
+    counts,
+    cube_side,
+    number,
+    numbers,
+    open_hdf5,
+    particle_data,
+    reading,
+    rows,
+)
 
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
@@ -54,16 +64,17 @@ class AbstractFamilySnapshot(AbstractSnapshot):
                 raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing or has too few types")
             n = in_file[self._type]
             group = f"PartType{self._type}"
-            if n == 0 and group not in handle:
-                return
-            scale = 1.0
-            if f"{group}/Coordinates" not in handle and f"{group}/IntCoordinates" in handle:
-                # GADGET-4 with OUTPUT_COORDINATES_AS_INTEGERS: the whole range of the integer is the box.
-                positions = particle_data(handle, f"{group}/IntCoordinates", (n, 3), path, kind="u")
-                scale = self._box_in_file / 2.0 ** (8 * positions.dtype.itemsize)
-            else:
-                positions = particle_data(handle, f"{group}/Coordinates", (n, 3), path)
-            masses = _masses(handle, header, self._type, n, path) if weights else None
+            with reading(path, f"/{group}"):
+                if n == 0 and group not in handle:
+                    return
+                scale = 1.0
+                if f"{group}/Coordinates" not in handle and f"{group}/IntCoordinates" in handle:
+                    # GADGET-4 with OUTPUT_COORDINATES_AS_INTEGERS: the whole range of the integer is the box.
+                    positions = particle_data(handle, f"{group}/IntCoordinates", (n, 3), path, kind="u")
+                    scale = self._box_in_file / 2.0 ** (8 * positions.dtype.itemsize)
+                else:
+                    positions = particle_data(handle, f"{group}/Coordinates", (n, 3), path)
+                masses = _masses(handle, header, self._type, n, path) if weights else None
             for first, last in [(0, n)] if slab is None else self._rows_of(handle, header, n, slab, path):
                 for start in range(first, last, chunk):
                     stop = min(start + chunk, last)

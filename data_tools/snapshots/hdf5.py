@@ -14,6 +14,8 @@ import numpy as np
 
 from cosmogan.errors import UserError
 
+# More than the longest superblock.
+_SUPERBLOCK_BYTES = 96
 # Registered at the HDF Group, with the names people know; all of these come with hdf5plugin.
 _FILTER_NAMES = {
     307: "bzip2",
@@ -67,9 +69,26 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: is not a readable HDF5 file ({error})") from None
     try:
+        _require_whole_file(path)
         yield handle
     finally:
         handle.close()
+
+
+def _require_whole_file(path: Path) -> None:
+    """Compare the length of a file with the one in its superblock; HDF5 itself refuses only shorter files."""
+    with open(path, "rb") as stream:
+        start = stream.read(_SUPERBLOCK_BYTES)
+    version, size_of_address = start[8], start[13] if start[8] < 2 else start[9]
+    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
+    if place is None or size_of_address != 8:
+        return
+    end = int.from_bytes(start[place : place + 8], "little")
+    if end != path.stat().st_size:
+        raise UserError(
+            f"{path}: has {path.stat().st_size} bytes, and says that it has {end}; copy or write it again. If "
+            "something was appended on purpose, h5repack makes a clean copy"
+        )
 
 
 def attributes(handle: h5py.File, group: str, path: Path) -> dict[str, Any]:
