@@ -48,8 +48,9 @@ def histogram(fields: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     if pixels.shape[1] == 0:
         raise ValueError(f"fields: expected slices with pixels, got shape {tuple(fields.shape)}")
     n_slices, n_bins = len(pixels), len(edges) + 1
-    place = torch.bucketize(pixels.double(), edges.double(), right=True)
-    place = place + n_bins * torch.arange(n_slices, device=place.device)[:, None]
+    # 32 bits suffice and halve what is moved through memory.
+    place = torch.bucketize(pixels.double(), edges.double(), right=True, out_int32=True)
+    place += n_bins * torch.arange(n_slices, device=place.device, dtype=torch.int32)[:, None]
     counts = torch.bincount(place.flatten(), minlength=n_slices * n_bins).reshape(n_slices, n_bins)
     return counts.double() / pixels.shape[1]
 

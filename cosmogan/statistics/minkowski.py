@@ -10,6 +10,7 @@ import torch
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.statistics.reuse import once_per_tensor
 
 # Thresholds below a pixel are counted in one byte.
 _MOST_THRESHOLDS = 255
@@ -113,8 +114,12 @@ class AbstractMinkowski(AbstractStatistic):
 
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
         """Return the functional at the middle of each bin."""
-        thresholds = torch.from_numpy(self.centres(metadata)).to(fields.device)
-        return minkowski_functionals(fields, thresholds)[:, self.order] * self.unit(metadata)
+        return _functionals(fields, tuple(self.centres(metadata).tolist()))[:, self.order] * self.unit(metadata)
+
+
+@once_per_tensor
+def _functionals(fields: torch.Tensor, thresholds: tuple[float, ...]) -> torch.Tensor:
+    return minkowski_functionals(fields, torch.tensor(thresholds, dtype=torch.float64, device=fields.device))
 
 
 class Area(AbstractMinkowski):

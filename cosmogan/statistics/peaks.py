@@ -22,7 +22,7 @@ _SPARSE = 0.1
 def find_peaks(fields: torch.Tensor) -> torch.Tensor:
     """Mark the pixels that are the largest of the 5 x 5 pixels around them, with periodic neighbours.
 
-    Of several equal pixels in one window one is marked.
+    Of several equal pixels in one window the first is marked, row by row.
 
     Parameters
     ----------
@@ -42,13 +42,23 @@ def find_peaks(fields: torch.Tensor) -> torch.Tensor:
     if side < _WINDOW:
         raise ValueError(f"fields: expected at least {_WINDOW} pixels along a side, got {side}")
     reach = _WINDOW // 2
-    # Numbers of the pixels, padded alike, tell which pixel won a window.
-    number = torch.arange(side * side, device=fields.device, dtype=torch.float64).view(1, 1, side, side)
-    number = functional.pad(number, (reach,) * 4, mode="circular").flatten()
-    padded = functional.pad(fields.unsqueeze(1), (reach,) * 4, mode="circular")
-    _, winner = functional.max_pool2d(padded, _WINDOW, stride=1, return_indices=True)
-    own = torch.arange(side * side, device=fields.device).view(side, side)
-    return number[winner.squeeze(1)].long() == own
+    padded = functional.pad(fields.unsqueeze(1), (reach,) * 4, mode="circular").squeeze(1)
+    before, after = _largest(padded, -1, 0, reach), _largest(padded, -1, reach + 1, reach)
+    across = torch.maximum(torch.maximum(before, after), padded[..., reach:-reach])
+    here = slice(reach, -reach)
+    # Of equal pixels the first counts, row by row: all before it in its window are smaller, none behind it is larger.
+    earlier = torch.maximum(before[:, here], _largest(across, -2, 0, reach))
+    later = torch.maximum(after[:, here], _largest(across, -2, reach + 1, reach))
+    return (fields > earlier) & (fields >= later)
+
+
+def _largest(padded: torch.Tensor, dim: int, start: int, length: int) -> torch.Tensor:
+    """Return the largest of some neighbours of each pixel along one dimension, which gets shorter by the padding."""
+    n = padded.shape[dim] - (_WINDOW - 1)
+    found = padded.narrow(dim, start, n)
+    for shift in range(start + 1, start + length):
+        found = torch.maximum(found, padded.narrow(dim, shift, n))
+    return found
 
 
 class AbstractExtrema(AbstractStatistic):
@@ -79,9 +89,11 @@ class AbstractExtrema(AbstractStatistic):
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
         """Return the number of extrema in each bin."""
         inner = torch.from_numpy(self._inner).to(fields.device)
-        place = torch.bucketize(fields.double().contiguous(), inner, right=True).flatten(1)
-        counts = torch.zeros(len(fields), len(inner) + 1, dtype=torch.float64, device=fields.device)
-        return counts.scatter_add(1, place, self.find(fields).flatten(1).double())
+        found, n_bins = self.find(fields), len(inner) + 1
+        place = torch.bucketize(fields[found].double(), inner, right=True)
+        place += n_bins * found.nonzero()[:, 0]
+        counts = torch.bincount(place, minlength=len(fields) * n_bins)
+        return counts.reshape(len(fields), n_bins).double()
 
     def judged(self, metadata: SliceMetadata, reference: np.ndarray) -> np.ndarray:
         """Return the bins with at least one extremum in ten slices."""

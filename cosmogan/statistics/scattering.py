@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from scipy.fft import next_fast_len
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.statistics.reuse import once_per_tensor
 
 # Slices below have no scale, or no pair of scales.
 SMALLEST_SIDE = 8
@@ -197,8 +197,6 @@ class AbstractScattering(AbstractStatistic):
     Of the density itself a few clumps make most of any coefficient. The logarithm brings out filaments and voids, which
     P(k), peaks and tail hardly see; it is linear for nearly empty pixels, so that counts of zero have a value and no
     constant has to be chosen. For what the densest pixels do, see `Tail`.
-
-    What is measured for one kind is kept for the others as long as the same tensor comes again.
     """
 
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
@@ -210,18 +208,9 @@ class AbstractScattering(AbstractStatistic):
         """Return what this statistic is about, shape ``(n_slices, n_bins)``."""
 
 
-# The tensor measured last, its state, and the result: three statistics ask for it in turn.
-_latest: tuple[weakref.ref[torch.Tensor], int, Scattering] | None = None
-
-
+@once_per_tensor
 def _of_density(fields: torch.Tensor) -> Scattering:
-    global _latest
-    held = _latest
-    if held is not None and held[0]() is fields and held[1] == fields._version:
-        return held[2]
-    found = scattering(fields.log1p())
-    _latest = weakref.ref(fields), fields._version, found
-    return found
+    return scattering(fields.log1p())
 
 
 class ScatteringFirst(AbstractScattering):
