@@ -107,3 +107,4 @@ def write_hdf5(
         if unit_in_cm is not None:
             handle.create_group("Parameters").attrs["UnitLength_in_cm"] = unit_in_cm
         handle["PartType1/Coordinates"] = positions
+        handle["PartType1/ParticleIDs"] = np.arange(len(positions), dtype=np.uint32)

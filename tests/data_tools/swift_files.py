@@ -62,8 +62,7 @@ def write_swift(
             handle["DMParticles"] = h5py.SoftLink(f"/PartType{particle_type}")
             options = {"fletcher32": True, "chunks": True, "compression": compression} if len(members) else {}
             data = group.create_dataset("Coordinates", data=positions[members], **options)
-            data.attrs["a-scale exponent"] = np.float32([1.0])
-            data.attrs["h-scale exponent"] = np.float32([0.0])
+            _describe(data)
             group.create_dataset("Masses", data=masses[members].astype(np.float32), **options)
             _write_cells(handle, positions, cell, counts, local, owner, box, n_cells, envelopes, particle_type)
     if n_files > 1:
@@ -99,10 +98,16 @@ def _write_header(handle, *, n, total, n_files, this_file, box, redshift, unit_i
         }
     )
     handle.create_group("Code").attrs["Code"] = np.bytes_("SWIFT")
-    handle.create_group("Cosmology").attrs.update(
-        {"Cosmological run": [1], "h": [H], "Omega_m": [0.3], "Omega_b": [0.045], "Omega_lambda": [0.7], "w_0": [-1.0]}
+    # H0 in units of 1 / U_t below.
+    parameters = {"Cosmological run": 1, "h": H, "H0 [internal units]": 100 * H, "w_0": -1.0, "w_a": 0.0}
+    parameters |= {"Omega_m": 0.3, "Omega_b": 0.045, "Omega_lambda": 0.7, "Omega_r": 0.0, "Omega_k": 0.0}
+    parameters |= {"Redshift": redshift, "Scale-factor": 1 / (1 + redshift)}
+    handle.create_group("Cosmology").attrs.update({name: [value] for name, value in parameters.items()})
+    units = {"mass": ("U_M", 1.98848e43), "length": ("U_L", unit_in_cm), "time": ("U_t", 3.08567758e19)}
+    units |= {"current": ("U_I", 1.0), "temperature": ("U_T", 1.0)}
+    handle.create_group("Units").attrs.update(
+        {f"Unit {name} in cgs ({symbol})": np.array([value]) for name, (symbol, value) in units.items()}
     )
-    handle.create_group("Units").attrs["Unit length in cgs (U_L)"] = np.array([unit_in_cm])
     # The units of the code itself differ from those of the snapshot in some runs.
     handle.create_group("InternalCodeUnits").attrs["Unit length in cgs (U_L)"] = np.array([7 * unit_in_cm])
 
@@ -139,4 +144,13 @@ def _write_virtual(group: h5py.Group, field: str, names: list[Path]) -> None:
             layout[start : start + shape[0]] = h5py.VirtualSource(name, f"{group.name}/{field}", shape, dtype)
         start += shape[0]
     data = group.create_virtual_dataset(field, layout)
-    data.attrs["a-scale exponent"] = np.float32([1.0])
+    if field == "Coordinates":
+        _describe(data)
+
+
+def _describe(coordinates: h5py.Dataset) -> None:
+    powers = {f"{unit} exponent": 0.0 for unit in ("U_M", "U_t", "U_I", "U_T", "h-scale")}
+    powers |= {"U_L exponent": 1.0, "a-scale exponent": 1.0}
+    coordinates.attrs.update({name: np.float32([power]) for name, power in powers.items()})
+    coordinates.attrs["Description"] = np.bytes_("Co-moving positions of the particles")
+    coordinates.attrs["Lossy compression filter"] = np.bytes_("None")
