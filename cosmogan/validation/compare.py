@@ -18,12 +18,19 @@ from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
 from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
 from cosmogan.statistics.cross_spectrum import measure_pairs
-from cosmogan.statistics.histogram import Histogram
+from cosmogan.statistics.histogram import Histogram, Tail
 from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
 from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
 from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
+from cosmogan.statistics.scattering import SMALLEST_SIDE as SMALLEST_SIDE_OF_SCATTERING
+from cosmogan.statistics.scattering import (
+    SMALLEST_SIDE_OF_PAIRS,
+    ScatteringElongation,
+    ScatteringFirst,
+    ScatteringSecond,
+)
 from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
@@ -198,15 +205,22 @@ def _compare(
 def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
     """Return what every report holds, cheap and meaningful for counts and densities alike.
 
-    Power spectrum, histogram, boundary length, Euler characteristic and, where slices are large enough for any, peaks
-    and bispectra. Not `Area`, which is the histogram again, nor `Voids`, which are ill defined where many pixels are
-    empty.
+    Power spectrum, histogram and its tail, boundary length, Euler characteristic and, where slices are large enough for
+    any, peaks, bispectra and scattering coefficients. Not `Area`, which is the histogram again, nor `Voids`, which are
+    ill defined where many pixels are empty.
     """
-    peaks = (Peaks(),) if metadata.n_pixels >= SMALLEST_SIDE_OF_PEAKS else ()
-    bispectra = (
-        (EquilateralBispectrum(), IsoscelesBispectrum()) if metadata.n_pixels >= SMALLEST_SIDE_OF_TRIANGLES else ()
+    n = metadata.n_pixels
+    return (
+        PowerSpectrum(),
+        Histogram(),
+        Tail(),
+        *((Peaks(),) if n >= SMALLEST_SIDE_OF_PEAKS else ()),
+        BoundaryLength(),
+        EulerCharacteristic(),
+        *((EquilateralBispectrum(), IsoscelesBispectrum()) if n >= SMALLEST_SIDE_OF_TRIANGLES else ()),
+        *((ScatteringFirst(),) if n >= SMALLEST_SIDE_OF_SCATTERING else ()),
+        *((ScatteringSecond(), ScatteringElongation()) if n >= SMALLEST_SIDE_OF_PAIRS else ()),
     )
-    return (PowerSpectrum(), Histogram(), *peaks, BoundaryLength(), EulerCharacteristic(), *bispectra)
 
 
 def differences(one: SliceReader, other: SliceReader) -> list[str]:

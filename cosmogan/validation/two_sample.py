@@ -9,7 +9,14 @@ import torch
 
 from cosmogan.errors import UserError
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceReader
-from cosmogan.statistics.two_sample import N_STEPS, area_under_curve, estimate_auc, hold_out, train_classifier
+from cosmogan.statistics.two_sample import (
+    N_STEPS,
+    SliceClassifier,
+    area_under_curve,
+    estimate_auc,
+    hold_out,
+    train_classifier,
+)
 from cosmogan.validation.score import SampleComparison, Score
 
 NAME, TITLE = "two_sample", "Two-sample test by a network"
@@ -26,18 +33,21 @@ _SIGMAS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
+class _Slices:
+    """1 + delta, shape ``(n, n_pixels, n_pixels)``, and a label of each: those of one label resemble each other."""
+
     density: np.ndarray
     groups: np.ndarray
-    training: np.ndarray
 
     @property
     def n_groups(self) -> int:
         return len(np.unique(self.groups))
 
-    def half(self, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.training == training
-        return self.density[chosen], self.groups[chosen]
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __str__(self) -> str:
+        return f"{len(self):,} slices of {self.n_groups} realisation{'' if self.n_groups == 1 else 's'}"
 
 
 def compare_two_sample(
@@ -84,46 +94,40 @@ def compare_two_sample(
             f"The two-sample test needs {_MIN_SLICES} slices of either kind: {mocks.n_slices} and {reference.n_slices}."
         )
         return SampleComparison(name=NAME, title=TITLE, scores=(_score(np.nan),), quantity=QUANTITY, notes=(note,))
-    ours, theirs = _draw(mocks, seed, independent=True), _draw(reference, seed, independent=False)
-    (our_density, our_groups), (their_density, their_groups) = ours.half(True), theirs.half(True)
-    network = train_classifier(
-        our_density,
-        their_density,
-        mock_groups=our_groups,
-        simulation_groups=their_groups,
-        seed=seed,
-        n_steps=n_steps,
-        device=device,
-    )
-    (our_test, our_test_groups), (their_test, their_test_groups) = ours.half(False), theirs.half(False)
-    our_scores, their_scores = network.scores(our_test), network.scores(their_test)
-    estimate = estimate_auc(our_scores, their_scores, mock_groups=our_test_groups, simulation_groups=their_test_groups)
-    floor = _floor(theirs, seed=seed, n_steps=n_steps, device=device)
-    n_test = len(np.unique(their_test_groups))
+    training, test = _draw(mocks, seed, independent=True)
+    reference_training, reference_test = _draw(reference, seed, independent=False)
+    network = _train(training, reference_training, seed=seed, n_steps=n_steps, device=device)
+    scores, reference_scores = network.scores(test.density), network.scores(reference_test.density)
+    estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
+    floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
     explanation = (
-        f"A network of {sum(p.numel() for p in network.parameters()):,} parameters learned to tell "
-        f"{len(our_density):,} mocks from {_described(their_density, their_groups)}, by "
-        f"{network.n_slices_seen:,} views of {network.tile} x {network.tile} pixels, and was asked about "
-        f"{len(our_test):,} other mocks and {_described(their_test, their_test_groups)}. A mock gets the higher score "
-        f"with probability {estimate.auc:.3f} ± {estimate.error:.3f} (AUC; 0.5 is chance, 1 full distinction)."
+        f"A network of {sum(p.numel() for p in network.parameters()):,} parameters learned to tell {len(training):,} "
+        f"mocks from {reference_training}, by {network.n_slices_seen:,} views of {network.tile} x {network.tile} pixels, "
+        f"and was asked about {len(test):,} other mocks and {reference_test}. A mock gets the higher score with "
+        f"probability {estimate.auc:.3f} ± {estimate.error:.3f} (AUC; 0.5 is chance, 1 full distinction)."
     )
     if floor is not None:
         explanation += f" Simulations against simulations, learned and asked alike: 0.5 ± {floor:.3f}."
     notes = []
-    if theirs.n_groups == 1:
+    if len(np.unique(reference.realisation)) == 1:
         notes.append(
             "The reference of the two-sample test is a single realisation: the network learned and was asked on slabs "
             "of one box, so that what is peculiar to this box counts against the mocks too; no floor and no sigmas."
         )
-    elif n_test == 1:
+    elif reference_test.n_groups == 1:
         notes.append(
             "The two-sample test asks about a single realisation, whose peculiarities count as differences; give the "
             "reference at least eight realisations for an error bar and a floor."
         )
-    elif n_test < _FEW:
+    elif reference_test.n_groups < _FEW:
         notes.append(
-            f"The two-sample test asks about {n_test} realisations, too few to know their own scatter: its sigmas are "
+            f"The two-sample test asks about {reference_test.n_groups} realisations, too few to know their own scatter: its sigmas are "
             "small whatever the AUC; give the reference at least eight realisations."
+        )
+    if reference.metadata.quantity != mocks.metadata.quantity:
+        notes.append(
+            f"The mocks are {mocks.metadata.quantity}, the reference is {reference.metadata.quantity}: that counts are "
+            "whole numbers may be what the network of the two-sample test sees."
         )
     if estimate.sigmas is not None and estimate.sigmas < -_SIGMAS:
         notes.append(
@@ -135,67 +139,74 @@ def compare_two_sample(
         title=TITLE,
         scores=(_score(max(estimate.auc - 0.5, 0.0), floor=floor, sigmas=estimate.sigmas),),
         quantity=QUANTITY,
-        distributions={"mocks": our_scores, "simulation": their_scores},
+        distributions={"mocks": scores, "simulation": reference_scores},
         explanation=explanation,
         notes=tuple(notes),
     )
 
 
-def _draw(reader: SliceReader, seed: int, *, independent: bool) -> _Sample:
-    """Read the slices that take part and split them; the same labels of realisations are split in the same way."""
-    rng = np.random.default_rng(seed)
+def _draw(reader: SliceReader, seed: int, *, independent: bool) -> tuple[_Slices, _Slices]:
+    """Read the slices that take part, those to learn from and those to be asked about.
+
+    The same labels of realisations are split in the same way, so that boxes of the same initial conditions in both
+    files are on the same side.
+    """
     limit = min(_MAX_SLICES, max(_MIN_SLICES, _MAX_PIXELS // reader.metadata.n_pixels**2))
-    if reader.n_slices <= limit:
-        chosen = np.arange(reader.n_slices)
-        density = reader.density()
+    chosen = np.arange(reader.n_slices)
+    if len(chosen) > limit:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(chosen), limit, replace=False))
+    axis, groups = reader.axis[chosen], reader.realisation[chosen].astype(np.int64)
+    if independent and (axis == AXIS_NOT_APPLICABLE).all():
+        groups = chosen
+    if len(np.unique(groups)) > 1:
+        learned = hold_out(groups, 0.5, np.random.default_rng(seed))
     else:
-        chosen = np.sort(rng.choice(reader.n_slices, limit, replace=False))
-        density = np.concatenate([reader.density(int(i), int(i) + 1) for i in chosen])
+        # One box: of each axis the near half, so that only slabs at its two faces have neighbours in the other half.
+        learned = np.zeros(len(chosen), bool)
+        order = np.lexsort((reader.position[chosen], axis))
+        for part in np.unique(axis):
+            along = order[axis[order] == part]
+            learned[along[: len(along) // 2]] = True
+    return _read(reader, chosen[learned], groups[learned]), _read(reader, chosen[~learned], groups[~learned])
+
+
+def _read(reader: SliceReader, chosen: np.ndarray, groups: np.ndarray) -> _Slices:
+    density = np.empty((len(chosen), reader.metadata.n_pixels, reader.metadata.n_pixels), np.float32)
+    for place, index in enumerate(chosen.tolist()):
+        density[place] = reader.density(index, index + 1)[0]
     if not (density.min() >= 0 and density.max() < np.inf):
         raise UserError(
             f"{reader.path}: /slices holds NaN, infinite or negative values; densities are 1 + delta >= 0. "
             f"`cosmogan check {reader.path}` says where"
         )
-    groups, axis = reader.realisation[chosen].astype(np.int64), reader.axis[chosen]
-    if independent and (axis == AXIS_NOT_APPLICABLE).all():
-        groups = chosen
-    if len(np.unique(groups)) > 1:
-        training = hold_out(groups, 0.5, np.random.default_rng(seed))
-    else:
-        # One box: of each axis the near half, so that only slabs at its two faces have neighbours in the other half.
-        training = np.zeros(len(chosen), bool)
-        order = np.lexsort((reader.position[chosen], axis))
-        for part in np.unique(axis):
-            along = order[axis[order] == part]
-            training[along[: len(along) // 2]] = True
-    return _Sample(density, groups, training)
+    return _Slices(density, groups)
 
 
-def _floor(sample: _Sample, *, seed: int, n_steps: int, device: torch.device | str) -> float | None:
-    """Return how far from 0.5 the AUC is where there is nothing to find; None for fewer than four realisations."""
-    (density, groups), (test, test_groups) = sample.half(True), sample.half(False)
-    rng = np.random.default_rng(seed)
-    if min(len(np.unique(groups)), len(np.unique(test_groups))) < 2:
-        return None
-    first = hold_out(groups, 0.5, rng)
-    network = train_classifier(
-        density[first],
-        density[~first],
-        mock_groups=groups[first],
-        simulation_groups=groups[~first],
+def _train(
+    mocks: _Slices, simulations: _Slices, *, seed: int, n_steps: int, device: torch.device | str
+) -> SliceClassifier:
+    return train_classifier(
+        mocks.density,
+        simulations.density,
+        mock_groups=mocks.groups,
+        simulation_groups=simulations.groups,
         seed=seed,
         n_steps=n_steps,
         device=device,
     )
-    scores = network.scores(test)
-    halves = [hold_out(test_groups, 0.5, rng) for _ in range(_N_SPLITS)]
-    return float(np.sqrt(np.mean([(area_under_curve(scores[half], scores[~half]) - 0.5) ** 2 for half in halves])))
+
+
+def _floor(training: _Slices, test: _Slices, *, seed: int, n_steps: int, device: torch.device | str) -> float | None:
+    """Return how far from 0.5 the AUC is where there is nothing to find; None for fewer than four realisations."""
+    if min(training.n_groups, test.n_groups) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    first = hold_out(training.groups, 0.5, rng)
+    halves = [_Slices(training.density[half], training.groups[half]) for half in (first, ~first)]
+    scores = _train(*halves, seed=seed, n_steps=n_steps, device=device).scores(test.density)
+    splits = [hold_out(test.groups, 0.5, rng) for _ in range(_N_SPLITS)]
+    return float(np.sqrt(np.mean([(area_under_curve(scores[half], scores[~half]) - 0.5) ** 2 for half in splits])))
 
 
 def _score(value: float, *, floor: float | None = None, sigmas: float | None = None) -> Score:
     return Score(name=NAME, title=TITLE, value=value, floor=floor, sigmas=sigmas, units="AUC - 0.5")
-
-
-def _described(density: np.ndarray, groups: np.ndarray) -> str:
-    n = len(np.unique(groups))
-    return f"{len(density):,} slices of {n} realisation{'' if n == 1 else 's'}"

@@ -151,7 +151,7 @@ def test_figures_are_no_blanks(report: Path) -> None:
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
     table = format_table(comparisons, ASKED)
     rows = [line for line in table.splitlines() if re.match(r"\d+ Mpc, 16² .*(pass|fail):", line)]
-    assert len(rows) == 20
+    assert len(rows) == sum(len(judge_all(comparison, ASKED)) for comparison in comparisons)
     # Mocks and the simulation against itself, beside each other.
     first = comparisons[0].statistics[0]
     assert first.floor_summary is not None
@@ -162,6 +162,11 @@ def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) ->
         assert numbers[start : start + 5] == pytest.approx([100 * value for value in expected], rel=0.05)
     assert "h/Mpc" in table
     assert "1/Mpc" in table
+
+
+def test_everything_judged_has_a_threshold(comparisons: list[Comparison]) -> None:
+    for comparison in comparisons:
+        assert set(judge_all(comparison, ASKED)) <= set(ASKED.largest)
 
 
 def test_unknown_h_leaves_mpc_out(tmp_path: Path) -> None:
