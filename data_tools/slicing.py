@@ -1,82 +1,35 @@
-"""Particles to slabs to pixels: one streaming pass, all three axes, memory bounded by the grid of the result."""
+"""Particles to slabs to pixels: one stream over the snapshots, memory bounded by a budget, all three axes."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
-from cosmogan.slices import SliceMetadata, SliceWriter, density_from_counts, require_absent
+from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
 from cosmogan.units import Cosmology, format_length, parse_length
+from data_tools.assignment import compiled_loops
+from data_tools.slabs import SlabCounter, append_slabs, grid_dtype, number_kept, plan_passes
 from data_tools.snapshots import AbstractSnapshot, SnapshotHeader, open_snapshot
+from data_tools.workers import SliceJob, Team, find_rank, name_run
 
-# Where the Gaussian is cut, in sigma: part of the definition of `smoothing` in the slice file.
-_TRUNCATE = 4.0
+__all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "slice_snapshots"]
+
 # A thickness given by hand may differ from box / slabs by its rounding.
 _THICKNESS_ROUNDING = 1e-4
-
-
-class SlabCounter:
-    """Counts of particles in slabs along all three axes, by nearest grid point.
-
-    Cell ``i`` of ``n`` holds the positions in ``[i, i + 1) * box_size / n``; positions outside the box are wrapped, so
-    every particle counts exactly once along each axis.
-
-    Parameters
-    ----------
-    box_size
-        Side of the box, in the unit of the positions.
-    pixels, slabs
-        Pixels along the side of a slice, and slabs along an axis.
-    """
-
-    def __init__(self, *, box_size: float, pixels: int, slabs: int) -> None:
-        self.box_size = box_size
-        self.pixels = pixels
-        self.slabs = slabs
-        self.n_particles = 0
-        # One cube serves the three axes where a slab is a whole number of pixels deep and it is no larger.
-        self._share = pixels % slabs == 0 and pixels <= 3 * slabs
-        shape = (pixels, pixels, pixels) if self._share else (slabs, pixels, pixels)
-        self._grids = [np.zeros(shape, np.uint32) for _ in range(1 if self._share else 3)]
-
-    def add(self, positions: np.ndarray) -> None:
-        """Count particles at ``positions``, shape ``(n, 3)``."""
-        self.n_particles += len(positions)
-        pixel = self._cells(positions, self.pixels)
-        if self._share:
-            _count(self._grids[0], *pixel)
-            return
-        slab = self._cells(positions, self.slabs)
-        for axis, grid in enumerate(self._grids):
-            first, second = (pixel[other] for other in range(3) if other != axis)
-            _count(grid, slab[axis], first, second)
-
-    def counts(self, axis: int) -> np.ndarray:
-        """Return particles per pixel of the slabs normal to ``axis``, shape ``(slabs, pixels, pixels)``, uint32."""
-        if not self._share:
-            return self._grids[axis]
-        depth = self.pixels // self.slabs
-        cube = np.moveaxis(self._grids[0], axis, 0).reshape(self.slabs, depth, self.pixels, self.pixels)
-        return cube.sum(axis=1, dtype=np.uint32)
-
-    def _cells(self, positions: np.ndarray, n: int) -> list[np.ndarray]:
-        columns = []
-        for column in positions.T:
-            # In float64: a float32 product can round up into the next cell.
-            cell = np.floor(column * np.float64(n / self.box_size)).astype(np.int64)
-            if len(cell) and (cell.min() < 0 or cell.max() >= n):
-                cell %= n
-            columns.append(cell)
-        return columns
+_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+# Program, particles in hand and finished slices of one process, measured: benchmarks/speed/slicing.py.
+_BYTES_PROCESS = 0.35e9
+# For the slabs of one process.
+_DEFAULT_MEMORY = 1.65e9
 
 
 def slice_snapshots(
@@ -86,21 +39,33 @@ def slice_snapshots(
     pixels: int,
     slabs: int | None = None,
     thickness: str | None = None,
+    every: int = 1,
+    axes: str = "xyz",
+    assignment: str = "NGP",
+    weights: str = "number",
     smoothing: float = 0.0,
     quantity: str = "density",
     realisation: list[int] | None = None,
+    particle_type: int = 1,
+    redshift: float | None = None,
     box_size: str | None = None,
     length_unit: str | None = None,
+    processes: int = 1,
+    memory: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Cut N-body snapshots into slices along all three axes.
+    """Cut N-body snapshots into slices.
 
-    Particles are counted in the nearest pixel; densities are normalised by the mean of the whole box.
+    The box is cut into slabs along each axis, and the particles of each slab are assigned to pixels; densities are
+    normalised by the mean of the whole box. Snapshots are streamed: memory does not depend on their size. Under
+    torchrun, srun or mpirun the ranks share the files out among themselves. The result has the same bits for any number
+    of processes and ranks.
 
     Parameters
     ----------
     snapshots
-        Snapshot files, one per realisation: GADGET HDF5 or binary (of several files, any one or their common name).
+        Snapshot files, one per realisation: GADGET HDF5 or binary, SWIFT, or plain positions (of several files, any one
+        or their common name).
     out
         Slice file to write.
     pixels
@@ -110,17 +75,36 @@ def slice_snapshots(
         given.
     thickness
         Depth of a slab instead of their number, with its unit, such as "1.953125 Mpc"; must divide the box.
+    every
+        Keep one of so many slabs, so that those kept do not touch: `slabs` 1000 with 2 gives the 500 slices along each
+        axis of Rodriguez et al. 2018.
+    axes
+        Axes to cut along: any of x, y and z.
+    assignment
+        How a particle is shared among pixels: "NGP" (the nearest), "CIC" (the four nearest, linearly) or "TSC" (the
+        nine nearest).
+    weights
+        "number" (all particles alike) or "mass".
     smoothing
         Sigma in pixels of a Gaussian applied to each slice, periodic, cut at 4 sigma; 0 for none. Densities only.
     quantity
-        "density" (1 + delta) or "counts" (particles per pixel).
+        "density" (1 + delta) or "counts" (particles per pixel; NGP only).
     realisation
         A number for each snapshot, by which slices are later split into training and test sets; by default the seed in
         its header, or 0, 1, 2, ... where there is none.
+    particle_type
+        Which particles: 0 gas, 1 dark matter, 4 stars, as the codes number them.
+    redshift
+        For snapshots that do not say.
     box_size
         Side of the box with its unit, such as "500 Mpc", for snapshots that do not say.
     length_unit
         Unit of length of the snapshots, such as "kpc/h", where they do not say.
+    processes
+        Processes on this node that share the files; one for each core is best.
+    memory
+        For all of them together on a node, with its unit; by default 2 GB for each. Where it does not hold all slabs,
+        the snapshots are read several times.
     overwrite
         Replace an existing file.
 
@@ -132,39 +116,150 @@ def slice_snapshots(
     ------
     UserError
         If a snapshot cannot be read, snapshots differ in box, redshift or cosmology, the slabs do not divide the box,
-        or the file cannot be written.
+        memory does not suffice, or the file cannot be written.
     """
+    rank, ranks = find_rank(os.environ)
     if not snapshots:
         raise UserError("snapshots: expected at least one file")
-    require_absent(Path(out), overwrite=overwrite)
-    sources = [open_snapshot(path, length_unit=length_unit, box_size=box_size) for path in snapshots]
+    if processes < 1:
+        raise UserError(f"processes must be at least 1, got {processes}")
+    if rank == 0:
+        require_absent(Path(out), overwrite=overwrite)
+    opening: dict[str, Any] = {
+        "length_unit": length_unit,
+        "box_size": box_size,
+        "redshift": redshift,
+        "particle_type": particle_type,
+    }
+    sources = [open_snapshot(path, **opening) for path in snapshots]
     header = sources[0].header
     for source in sources[1:]:
         _require_alike(sources[0], source)
     labels = _labels(sources, realisation)
-    print(
-        f"box {format_length(header.box_size, header.cosmology.h)}, {header.n_particles} particles; "
-        f"unit of length {header.length_unit:g} Mpc/h, {header.unit_source}",
-        file=sys.stderr,
-    )
     n_slabs = resolve_slabs(header.box_size, pixels=pixels, slabs=slabs, thickness=thickness, h=header.cosmology.h)
-    metadata = slice_metadata(header, pixels=pixels, slabs=n_slabs, smoothing=smoothing, quantity=quantity)
-
+    axis_numbers = _parse_axes(axes)
+    if not 1 <= every <= n_slabs:
+        raise UserError(f"every must lie between 1 and the number of slabs ({n_slabs}), got {every}")
+    if weights not in ("number", "mass"):
+        raise UserError(f"weights {weights!r}: expected 'number' or 'mass'")
+    metadata = slice_metadata(
+        header,
+        pixels=pixels,
+        slabs=n_slabs,
+        smoothing=smoothing,
+        quantity=quantity,
+        assignment=assignment,
+        weighted=weights == "mass",
+    )
+    n_units = sum(len(source.files) for source in sources)
+    n_kept = number_kept(n_slabs, every)
+    # More processes than files share the slabs out; beyond those they would be idle.
+    processes = processes if ranks > 1 else min(processes, n_units * len(axis_numbers) * n_kept)
+    n_particles = max(source.header.n_particles for source in sources)
+    slab_bytes = pixels**2 * grid_dtype(assignment, n_particles, weighted=weights == "mass").itemsize
+    passes = plan_passes(
+        axis_numbers,
+        n_kept,
+        slab_bytes=slab_bytes,
+        memory=_grid_bytes(memory, slab_bytes, holders=1 if ranks * processes == 1 else processes + 1),
+        at_least=math.ceil(ranks * processes / n_units),
+    )
+    job = SliceJob(
+        out=Path(out),
+        snapshots=tuple(snapshots),
+        opening=opening,
+        slabs={
+            "box_size": header.box_size,
+            "pixels": pixels,
+            "slabs": n_slabs,
+            "every": every,
+            "assignment": assignment,
+            "n_particles": n_particles,
+        },
+        weighted=weights == "mass",
+        passes=tuple(passes),
+        ranks=ranks,
+        processes=processes,
+        run=name_run(os.environ, ranks),
+    )
+    if rank > 0:
+        with Team(job, rank) as team:
+            team.finish()
+        return Path(out)
+    _announce(job, header)
     provenance = {
         "command": "cosmogan slice",
         "cosmogan": version("cosmogan"),
         "snapshots": ",".join(Path(path).name for path in snapshots),
         "seeds": ",".join(map(str, labels)),
+        "weights": weights,
+        "particle_type": particle_type,
     }
-    with SliceWriter(
-        out, metadata, n_slices=3 * n_slabs * len(sources), provenance=provenance, overwrite=overwrite
-    ) as writer:
-        for source, label in zip(tqdm(sources, desc="slice", unit="snapshot"), labels, strict=True):
-            counter = SlabCounter(box_size=header.box_size, pixels=pixels, slabs=n_slabs)
-            for block in source.positions():
-                counter.add(block)
-            append_slabs(writer, counter, realisation=label)
+    n_slices = len(axis_numbers) * n_kept * len(sources)
+    with SliceWriter(out, metadata, n_slices=n_slices, provenance=provenance, overwrite=overwrite) as writer:
+        for number, counter in _counters(job, sources):
+            append_slabs(writer, counter, realisation=labels[number])
     return Path(out)
+
+
+def _counters(job: SliceJob, sources: list[AbstractSnapshot]) -> Iterator[tuple[int, SlabCounter]]:
+    """Yield the number of a snapshot and its slabs, pass by pass."""
+    total = len(job.passes) * sum(source.header.n_particles for source in sources)
+    with tqdm(total=total, desc="slice", unit=" particles", unit_scale=True) as bar:
+        if job.n_workers > 1:
+            with Team(job, 0) as team:
+                for number, source in enumerate(sources):
+                    for turn in range(len(job.passes)):
+                        counter = team.collect(source, number, turn)
+                        bar.update(counter.n_particles)
+                        yield number, counter
+            return
+        for number, source in enumerate(sources):
+            for ranges in job.passes:
+                counter = job.counter(source, ranges)
+                for positions, masses in source.particles(weights=job.weighted):
+                    counter.add(positions, masses)
+                    bar.update(len(positions))
+                yield number, counter
+
+
+def _announce(job: SliceJob, header: SnapshotHeader) -> None:
+    print(
+        f"box {format_length(header.box_size, header.cosmology.h)}, {header.n_particles} particles; "
+        f"unit of length {header.length_unit:g} Mpc/h, {header.unit_source}",
+        file=sys.stderr,
+    )
+    if len(job.passes) > 1:
+        print(f"snapshots are read {len(job.passes)} times", file=sys.stderr)
+    if job.ranks > 1:
+        print(f"{job.ranks} ranks of {job.processes} processes share the files", file=sys.stderr)
+    if compiled_loops() is None:
+        print("several times faster after: pip install 'cosmogan[fast]'", file=sys.stderr)
+
+
+def _parse_axes(axes: str) -> list[int]:
+    numbers = sorted({"xyz".find(letter) for letter in axes})
+    if not numbers or numbers[0] < 0 or len(numbers) < len(axes):
+        raise UserError(f"axes {axes!r}: expected some of the letters x, y and z, such as 'xyz' or 'z'")
+    return numbers
+
+
+def _grid_bytes(memory: str | None, slab_bytes: int, *, holders: int) -> float:
+    """Return the memory for the slabs that each of the holders has: the processes, and one that adds up."""
+    if memory is None:
+        return max(_DEFAULT_MEMORY, slab_bytes)
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", memory)
+    try:
+        budget = float(match[1]) * _BYTES[match[2]] if match else math.nan
+    except (KeyError, ValueError):
+        budget = math.nan
+    if not math.isfinite(budget):
+        raise UserError(f"memory {memory!r}: expected a number with its unit ({', '.join(_BYTES)}), such as '2 GB'")
+    grid_bytes = budget / holders - _BYTES_PROCESS
+    if grid_bytes < slab_bytes:
+        least = holders * (slab_bytes + _BYTES_PROCESS) / 1e9
+        raise UserError(f"memory {memory!r}: too little for one slab; expected at least '{least + 0.05:.1f} GB'")
+    return grid_bytes
 
 
 def resolve_slabs(box_size: float, *, pixels: int, slabs: int | None, thickness: str | None, h: float | None) -> int:
@@ -207,7 +302,14 @@ def resolve_slabs(box_size: float, *, pixels: int, slabs: int | None, thickness:
 
 
 def slice_metadata(
-    header: SnapshotHeader, *, pixels: int, slabs: int, smoothing: float, quantity: str
+    header: SnapshotHeader,
+    *,
+    pixels: int,
+    slabs: int,
+    smoothing: float,
+    quantity: str,
+    assignment: str = "NGP",
+    weighted: bool = False,
 ) -> SliceMetadata:
     """Return what the pixels of a snapshot's slices are.
 
@@ -221,6 +323,11 @@ def slice_metadata(
             f"smoothing {smoothing:g} of counts: smoothed counts are not whole numbers; use quantity density, "
             "or smoothing 0"
         )
+    if quantity == "counts" and (assignment != "NGP" or weighted):
+        raise UserError(
+            f"counts with assignment {assignment}{' and weights' if weighted else ''} are not whole numbers; use "
+            "quantity density, or assignment NGP and weights number"
+        )
     return SliceMetadata(
         box_size=header.box_size,
         n_pixels=pixels,
@@ -229,40 +336,10 @@ def slice_metadata(
         quantity=quantity,
         mean_count=header.n_particles / (slabs * pixels**2) if quantity == "counts" else None,
         smoothing=smoothing,
-        assignment="NGP",
+        assignment=assignment,
         periodic=True,
         cosmology=header.cosmology,
     )
-
-
-def append_slabs(writer: SliceWriter, counter: SlabCounter, *, realisation: int) -> None:
-    """Write the slabs of one realisation along the three axes, in the quantity and smoothing of the writer's metadata.
-
-    Raises
-    ------
-    UserError
-        If the slices cannot be written.
-    """
-    positions = np.arange(counter.slabs) * (counter.box_size / counter.slabs)
-    for axis, slices in _finished_slabs(counter, writer.metadata):
-        writer.append(slices, realisation=realisation, axis=axis, position=positions)
-
-
-def _finished_slabs(counter: SlabCounter, metadata: SliceMetadata) -> Iterator[tuple[int, np.ndarray]]:
-    mean = counter.n_particles / (counter.slabs * counter.pixels**2)
-    for axis in range(3):
-        slices = counter.counts(axis)
-        if metadata.quantity == "density":
-            slices = density_from_counts(slices, mean)
-            if metadata.smoothing:
-                sigma = (0.0, metadata.smoothing, metadata.smoothing)
-                slices = gaussian_filter(slices, sigma, mode="wrap", truncate=_TRUNCATE)
-        yield axis, slices
-
-
-def _count(grid: np.ndarray, first: np.ndarray, second: np.ndarray, third: np.ndarray) -> None:
-    cell = (first * grid.shape[1] + second) * grid.shape[2] + third
-    np.add.at(grid.reshape(-1), cell, np.uint32(1))
 
 
 def _require_alike(first: AbstractSnapshot, other: AbstractSnapshot) -> None:

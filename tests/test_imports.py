@@ -11,12 +11,22 @@ LEVELS = [
     {"errors", "units", "slices"},
     {"statistics", "transforms", "networks", "losses", "ema"},
     {"data", "gan", "emulator"},
-    {"generate", "validation", "callbacks"},
+    {"generate", "baselines", "validation", "callbacks"},
     {"cli", "fit", "inspection", "demo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 MODEL = {"gan", "networks", "losses", "emulator", "generate", "transforms", "data"}
-WITHOUT_TORCH = ("cosmogan/slices/", "cosmogan/units.py", "data_tools/slicing.py", "data_tools/snapshots/")
+WITHOUT_TORCH = (
+    "cosmogan/slices/",
+    "cosmogan/units.py",
+    "data_tools/convert.py",
+    "data_tools/published/",
+    "data_tools/assignment",
+    "data_tools/slabs.py",
+    "data_tools/slicing.py",
+    "data_tools/snapshots/",
+    "data_tools/workers.py",
+)
 
 
 def imported(source: str) -> set[str]:

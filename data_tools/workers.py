@@ -1,0 +1,366 @@
+"""Slabs counted by several processes, on one node or on several: each takes some files, the first one adds up.
+
+A unit of work is one file of one snapshot in one pass. Worker ``w`` of ``n`` takes every ``n``-th unit and writes its
+sums to a folder beside the output; rank 0 waits for them. No message passing is needed, only a common file system. The
+names of these files are derived from everything that determines their content (parameters, names, sizes and times of
+the snapshots) and from the run, so that what a killed run left behind is never taken for ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+
+from cosmogan.errors import UserError
+from data_tools.slabs import Ranges, SlabCounter
+from data_tools.snapshots import AbstractSnapshot, open_snapshot
+
+# Rank and number of ranks as launchers say them. In a SLURM batch script, outside of srun, only those of the step are
+# unset: a plain command there is alone, however many tasks were asked for.
+_RANKS = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+# What launchers call a run, where they do.
+_RUNS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE", "TORCHELASTIC_RUN_ID")
+# Masses that a typical one is taken from.
+_FIRST_MASSES = 4096
+# Seconds without a sign of life after which another rank is given up, between two signs, and between two looks.
+_PATIENCE, _SIGN, _LOOK = 600.0, 5.0, 0.05
+# Sums of a worker that may wait to be fetched.
+_MOST_WAITING = 2
+
+
+def find_rank(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return the rank of this process and the number of ranks, as torchrun, mpirun or srun say them.
+
+    Raises
+    ------
+    UserError
+        If they say nonsense.
+    """
+    for rank_name, size_name in _RANKS:
+        if rank_name in environment and size_name in environment:
+            try:
+                rank, size = int(environment[rank_name]), int(environment[size_name])
+            except ValueError:
+                rank, size = -1, 0
+            if not 0 <= rank < size:
+                raise UserError(
+                    f"environment variables {rank_name}={environment[rank_name]!r} and {size_name}="
+                    f"{environment[size_name]!r}: expected a rank below the number of ranks; unset both to run alone"
+                )
+            return rank, size
+    return 0, 1
+
+
+def name_run(environment: Mapping[str, str], ranks: int) -> str:
+    """Return a name that all ranks of a run share, and another run hardly has."""
+    if ranks == 1:
+        return os.urandom(8).hex()
+    return " ".join(environment.get(name, "") for name in _RUNS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceJob:
+    """What all workers must know.
+
+    Parameters
+    ----------
+    out
+        The slice file.
+    snapshots
+        As the user named them.
+    opening
+        Further arguments of `open_snapshot`.
+    slabs
+        Arguments of `SlabCounter` but the mass unit and the ranges.
+    weighted
+        Whether masses count.
+    passes
+        Slabs of each pass.
+    ranks, processes
+        Number of ranks, and of processes in each.
+    run
+        As `name_run` has it.
+    """
+
+    out: Path
+    snapshots: tuple[str, ...]
+    opening: Mapping[str, Any]
+    slabs: Mapping[str, Any]
+    weighted: bool
+    passes: tuple[Ranges, ...]
+    ranks: int
+    processes: int
+    run: str
+
+    @property
+    def n_workers(self) -> int:
+        """Number of processes that count."""
+        return self.ranks * self.processes
+
+    @property
+    def folder(self) -> Path:
+        """Where workers leave their sums."""
+        return self.out.with_name(f"{self.out.name}.workers")
+
+    def counter(self, source: AbstractSnapshot, ranges: Ranges) -> SlabCounter:
+        """Return an empty counter for one pass over a snapshot."""
+        unit = None
+        if self.weighted:
+            blocks = (masses for _, masses in source.particles(_FIRST_MASSES, weights=True) if masses is not None)
+            unit = float(next(masses for masses in blocks if len(masses)).max())
+        return SlabCounter(**self.slabs, mass_unit=unit, ranges=ranges)
+
+    def files(self, source: AbstractSnapshot, snapshot: int, turn: int, worker: int) -> list[Path]:
+        """Return the files of a snapshot that a worker counts in a pass."""
+        n = len(source.files)
+        first = (snapshot * len(self.passes) + turn) * n
+        return [file for i, file in enumerate(source.files) if (first + i) % self.n_workers == worker]
+
+    @cached_property
+    def _key(self) -> str:
+        files = [
+            (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+            for path in self.snapshots
+            for file in open_snapshot(path, **self.opening).files
+        ]
+        passes = [sorted(ranges.items()) for ranges in self.passes]
+        settings = [files, dict(self.opening), dict(self.slabs), self.weighted, passes, self.ranks, self.processes]
+        settings.append(self.run)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    def part(self, snapshot: int, turn: int, worker: int) -> Path:
+        """Return where a worker leaves its sums of one pass over a snapshot."""
+        return self.folder / f"{self._key}-snapshot{snapshot:04d}-pass{turn:03d}-worker{worker:04d}.h5"
+
+    def sign(self, worker: int) -> Path:
+        """Return the file that a worker touches as long as it lives; -1 for the one that adds up."""
+        return self.folder / f"{self._key}-worker{worker:04d}.alive"
+
+
+class Team:
+    """The worker processes of this rank; use as a context manager.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    rank
+        Of this process.
+    """
+
+    def __init__(self, job: SliceJob, rank: int) -> None:
+        self.job, self.rank = job, rank
+        # A fresh interpreter: forking one that runs threads (torch, HDF5) may hang.
+        context = multiprocessing.get_context("spawn")
+        self._members: list[tuple[Any, Connection]] = []
+        for i in range(job.processes):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(job, rank * job.processes + i, theirs))
+            self._members.append((process, ours))
+
+    def __enter__(self) -> Team:
+        try:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.job.folder}: cannot be written ({os.strerror(error.errno or 0)})") from None
+        for process, _ in self._members:
+            process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process, _ in self._members:
+            if kind is not None and process.pid is not None:
+                process.terminate()
+            process.join()
+        if self.rank == 0:
+            shutil.rmtree(self.job.folder, ignore_errors=True)
+
+    def check(self) -> bool:
+        """Return whether all processes have finished.
+
+        Raises
+        ------
+        UserError
+            If one has failed.
+        """
+        for process, channel in self._members:
+            ended = process.exitcode is not None
+            if channel.poll():
+                try:
+                    raise UserError(channel.recv())
+                except EOFError:
+                    pass
+            if ended and process.exitcode != 0:
+                raise UserError(
+                    f"a worker process ended with exit code {process.exitcode}, perhaps for want of memory; run again "
+                    "with fewer --processes or less --memory"
+                )
+        return all(process.exitcode is not None for process, _ in self._members)
+
+    def finish(self) -> None:
+        """Wait for the processes of this rank.
+
+        Raises
+        ------
+        UserError
+            If one fails.
+        """
+        while not self.check():
+            time.sleep(_LOOK)
+
+    def collect(self, source: AbstractSnapshot, snapshot: int, turn: int) -> SlabCounter:
+        """Return the sum over all workers of one pass over a snapshot.
+
+        Raises
+        ------
+        UserError
+            If a worker fails or is not heard of, or particles are missing.
+        """
+        counter = self.job.counter(source, self.job.passes[turn])
+        ends = []
+        alive = _Pulse(self.job.sign(-1))
+        for worker in range(self.job.n_workers):
+            if self.job.files(source, snapshot, turn, worker):
+                part = self.job.part(snapshot, turn, worker)
+                self._wait_for(part, worker, alive)
+                ends.append(_add_part(counter, part))
+                part.unlink()
+        source._require_whole(counter.n_particles, min(low for low, _ in ends), max(high for _, high in ends))
+        return counter
+
+    def _wait_for(self, part: Path, worker: int, alive: _Pulse) -> None:
+        rank = worker // self.job.processes
+        theirs = _Pulse(self.job.sign(worker))
+        while not part.exists():
+            self.check()
+            alive.beat()
+            if rank != self.rank and theirs.silence() > _PATIENCE:
+                raise UserError(
+                    f"rank {rank} of {self.job.ranks} has given no sign of life in {self.job.folder} for "
+                    f"{_PATIENCE:.0f} s; see its own messages. All ranks need the same options and files; to run "
+                    "alone, unset RANK, WORLD_SIZE and their like"
+                )
+            time.sleep(_LOOK)
+
+
+class _Pulse:
+    """Sign of life by the time of a file, seen by this process' own clock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: int | None = None
+        self._since = time.monotonic()
+        self._beaten = -_SIGN
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten >= _SIGN:
+            self._path.touch()
+            self._beaten = now
+
+    def silence(self) -> float:
+        try:
+            seen = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            seen = None
+        if seen != self._last:
+            self._last, self._since = seen, time.monotonic()
+        return time.monotonic() - self._since
+
+
+def _work(job: SliceJob, worker: int, channel: Connection) -> None:
+    """Count the files of one worker; the body of its process."""
+    # The parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    alive = _Pulse(job.sign(worker))
+
+    def beat() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            sys.exit(1)
+        alive.beat()
+
+    try:
+        waiting: list[Path] = []
+        for snapshot, path in enumerate(job.snapshots):
+            source = open_snapshot(path, **job.opening)
+            for turn, ranges in enumerate(job.passes):
+                files = job.files(source, snapshot, turn, worker)
+                part = job.part(snapshot, turn, worker)
+                if files:
+                    waiting = _wait_for_room(job, waiting, beat)
+                    if not part.exists():
+                        _write_part(part, job.counter(source, ranges), _particles(job, source, files, beat))
+                    waiting.append(part)
+    except UserError as error:
+        channel.send(str(error))
+    except OSError as error:
+        channel.send(f"{error.filename or job.folder}: {error.strerror or error}")
+
+
+def _wait_for_room(job: SliceJob, waiting: Sequence[Path], beat: Callable[[], None]) -> list[Path]:
+    """Return the sums not yet fetched, once there are few."""
+    leader = _Pulse(job.sign(-1))
+    while True:
+        left = [part for part in waiting if part.exists()]
+        if len(left) < _MOST_WAITING:
+            return left
+        beat()
+        if leader.silence() > _PATIENCE:
+            raise UserError(f"rank 0 has given no sign of life in {job.folder} for {_PATIENCE:.0f} s")
+        time.sleep(_LOOK)
+
+
+def _particles(
+    job: SliceJob, source: AbstractSnapshot, files: list[Path], beat: Callable[[], None]
+) -> Iterator[tuple[Any, Any]]:
+    for block in source.particles(weights=job.weighted, files=files):
+        beat()
+        yield block
+
+
+def _write_part(path: Path, counter: SlabCounter, particles: Iterator[tuple[Any, Any]]) -> None:
+    low, high = float("inf"), float("-inf")
+    for positions, masses in particles:
+        counter.add(positions, masses)
+        if len(positions):
+            low, high = min(low, float(positions.min())), max(high, float(positions.max()))
+    partial = path.with_name(path.name + ".part")
+    with h5py.File(partial, "w") as handle:
+        # As text: a sum of weights has up to 63 bits.
+        handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total), low=low, high=high)
+        for i, grid in enumerate(counter.grids):
+            handle[f"grid{i}"] = grid
+    os.replace(partial, path)
+
+
+def _add_part(counter: SlabCounter, path: Path) -> tuple[float, float]:
+    """Add the sums of a worker; return the range of its positions."""
+    with h5py.File(path, "r") as handle:
+        counter.grow(int(handle.attrs["n_particles"]), int(handle.attrs["total"]))
+        for i, grid in enumerate(counter.grids):
+            for row in range(len(grid)):
+                grid[row] += handle[f"grid{i}"][row]
+        return float(handle.attrs["low"]), float(handle.attrs["high"])
