@@ -17,6 +17,7 @@ def validate(
     floor: list[str] | None = None,
     thresholds: str | None = None,
     two_sample: bool = False,
+    paired: bool = False,
     bootstrap: int = 200,
     seed: int = 0,
     strict: bool = False,
@@ -44,6 +45,8 @@ def validate(
         YAML file of the largest differences that pass, by statistic; for what it leaves out, those of the package.
     two_sample
         Train a network to tell mocks from simulation, too; takes minutes per set of mocks.
+    paired
+        Slice i of the mocks shares the initial conditions of slice i of the reference: compare their phases, too.
     bootstrap
         Draws of realisations for the errors.
     seed
@@ -83,6 +86,7 @@ def validate(
             box.reference,
             floor=box.floor,
             two_sample=two_sample,
+            paired=paired,
             n_bootstrap=bootstrap,
             seed=seed,
             device=device,

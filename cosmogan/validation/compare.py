@@ -35,6 +35,7 @@ from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files
+from cosmogan.validation.partners import compare_partners
 from cosmogan.validation.two_sample import compare_two_sample
 
 # Slices of each file shown in the report.
@@ -48,6 +49,7 @@ def compare(
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
     two_sample: bool = False,
+    paired: bool = False,
     n_bootstrap: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -59,6 +61,7 @@ def compare(
         floor=floor,
         statistics=statistics,
         two_sample=two_sample,
+        paired=paired,
         n_bootstrap=n_bootstrap,
         seed=seed,
         device=device,
@@ -73,6 +76,7 @@ def compare_candidates(
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
     two_sample: bool = False,
+    paired: bool = False,
     n_bootstrap: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -92,6 +96,9 @@ def compare_candidates(
         What to measure; `default_statistics` if not given.
     two_sample
         Whether to train a network to tell mocks from simulation; takes minutes.
+    paired
+        Whether slice i of the mocks was made from the initial conditions of slice i of the reference: then their
+        coherence is compared too.
     n_bootstrap
         Draws of realisations for the errors.
     seed
@@ -131,6 +138,7 @@ def compare_candidates(
                 metadata,
                 chosen,
                 two_sample=two_sample,
+                paired=paired,
                 n_bootstrap=n_bootstrap,
                 seed=seed,
                 device=device,
@@ -163,6 +171,7 @@ def _compare(
     statistics: Sequence[AbstractStatistic],
     *,
     two_sample: bool,
+    paired: bool,
     n_bootstrap: int,
     seed: int,
     device: torch.device | str,
@@ -187,7 +196,11 @@ def _compare(
             entry = replace(entry, coherence=coherence)
             notes += notes_on_coherence(entry)
         entries.append(entry)
-    samples = [compare_two_sample(ours.reader, theirs.reader, seed=seed, device=device)] if two_sample else []
+    samples = []
+    if paired:
+        samples.append(compare_partners(ours.reader, theirs.reader, device=device))
+    if two_sample:
+        samples.append(compare_two_sample(ours.reader, theirs.reader, seed=seed, device=device))
     return Comparison(
         name=name,
         mocks=ours.file,

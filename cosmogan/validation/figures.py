@@ -193,12 +193,14 @@ def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
+        n_drawn = 0
         for place, (comparison, sample) in enumerate(samples):
             for label, values in sample.distributions.items():
                 ours = label.startswith("mocks")
                 if several and not ours and place > 0:
                     continue
-                colour, dashes = _mocks_style(place) if ours else (_SIMULATION, "-")
+                colour, dashes = _mocks_style(n_drawn) if ours else (_SIMULATION, "-")
+                n_drawn += ours
                 shown = label.replace("mocks", comparison.name, 1) if ours else label
                 inside = np.clip(values[np.isfinite(values)], low, high)
                 share = np.histogram(inside, edges)[0] / max(len(inside), 1)

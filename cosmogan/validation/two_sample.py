@@ -24,7 +24,7 @@ QUANTITY = "score of the network (logit), high for mocks"
 # Slices of either file that take part: all that a network of this size can use, in half a gigabyte each.
 _MAX_SLICES, _MAX_PIXELS = 4096, 2**27
 # Fewer slices teach a network nothing.
-_MIN_SLICES = 16
+_MIN_SLICES = 8
 # Fewer test realisations than this do not know their own scatter well.
 _FEW = 4
 # Ways to take the test realisations as two halves, of which the floor is the rms.
@@ -89,22 +89,24 @@ def compare_two_sample(
     UserError
         If a slice holds values that no density has.
     """
-    if min(mocks.n_slices, reference.n_slices) < _MIN_SLICES:
-        note = (
-            f"The two-sample test needs {_MIN_SLICES} slices of either kind: {mocks.n_slices} and {reference.n_slices}."
-        )
-        return SampleComparison(name=NAME, title=TITLE, scores=(_score(np.nan),), quantity=QUANTITY, notes=(note,))
     training, test = _draw(mocks, seed, independent=True)
     reference_training, reference_test = _draw(reference, seed, independent=False)
+    if min(len(part) for part in (training, test, reference_training, reference_test)) < _MIN_SLICES:
+        note = (
+            f"The two-sample test needs {_MIN_SLICES} slices to learn from and {_MIN_SLICES} others to be asked about: "
+            f"of {mocks.n_slices} mocks {len(training)} and {len(test)}, of {reference.n_slices} slices of the "
+            f"reference {len(reference_training)} and {len(reference_test)}."
+        )
+        return SampleComparison(name=NAME, title=TITLE, scores=(_score(np.nan),), quantity=QUANTITY, notes=(note,))
     network = _train(training, reference_training, seed=seed, n_steps=n_steps, device=device)
     scores, reference_scores = network.scores(test.density), network.scores(reference_test.density)
     estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
     floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
     explanation = (
         f"A network of {sum(p.numel() for p in network.parameters()):,} parameters learned to tell {len(training):,} "
-        f"mocks from {reference_training}, by {network.n_slices_seen:,} views of {network.tile} x {network.tile} pixels, "
-        f"and was asked about {len(test):,} other mocks and {reference_test}. A mock gets the higher score with "
-        f"probability {estimate.auc:.3f} ± {estimate.error:.3f} (AUC; 0.5 is chance, 1 full distinction)."
+        f"mocks from {reference_training}, by {network.n_slices_seen:,} views of {network.tile} x {network.tile} "
+        f"pixels, and was asked about {len(test):,} other mocks and {reference_test}. A mock gets the higher score "
+        f"with probability {estimate.auc:.3f} ± {estimate.error:.3f} (AUC; 0.5 is chance, 1 full distinction)."
     )
     if floor is not None:
         explanation += f" Simulations against simulations, learned and asked alike: 0.5 ± {floor:.3f}."
@@ -121,8 +123,8 @@ def compare_two_sample(
         )
     elif reference_test.n_groups < _FEW:
         notes.append(
-            f"The two-sample test asks about {reference_test.n_groups} realisations, too few to know their own scatter: its sigmas are "
-            "small whatever the AUC; give the reference at least eight realisations."
+            f"The two-sample test asks about {reference_test.n_groups} realisations, too few to know their own "
+            "scatter: its sigmas are small whatever the AUC; give the reference at least eight realisations."
         )
     if reference.metadata.quantity != mocks.metadata.quantity:
         notes.append(
@@ -151,7 +153,7 @@ def _draw(reader: SliceReader, seed: int, *, independent: bool) -> tuple[_Slices
     The same labels of realisations are split in the same way, so that boxes of the same initial conditions in both
     files are on the same side.
     """
-    limit = min(_MAX_SLICES, max(_MIN_SLICES, _MAX_PIXELS // reader.metadata.n_pixels**2))
+    limit = min(_MAX_SLICES, max(4 * _MIN_SLICES, _MAX_PIXELS // reader.metadata.n_pixels**2))
     chosen = np.arange(reader.n_slices)
     if len(chosen) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(len(chosen), limit, replace=False))
@@ -174,7 +176,7 @@ def _read(reader: SliceReader, chosen: np.ndarray, groups: np.ndarray) -> _Slice
     density = np.empty((len(chosen), reader.metadata.n_pixels, reader.metadata.n_pixels), np.float32)
     for place, index in enumerate(chosen.tolist()):
         density[place] = reader.density(index, index + 1)[0]
-    if not (density.min() >= 0 and density.max() < np.inf):
+    if density.size and not (density.min() >= 0 and density.max() < np.inf):
         raise UserError(
             f"{reader.path}: /slices holds NaN, infinite or negative values; densities are 1 + delta >= 0. "
             f"`cosmogan check {reader.path}` says where"
