@@ -39,13 +39,15 @@ def test_noise_takes_coherence_away(tmp_path: Path, reference: Path) -> None:
     slices = read_slices(reference).slices.astype(np.float64)
     noise = np.random.default_rng(0).normal(size=slices.shape)
     # White slices and noise of variances s^2 and n^2 in s + n: r = s / sqrt(s^2 + n^2) at every k.
-    scale = slices.std()
+    scale = slices.std(axis=(1, 2), keepdims=True)
     mixed = slices + 0.75 * scale * noise
     found = partners(tmp_path, reference, mixed - mixed.min())
-    for values in found.distributions.values():
-        assert values.mean() == pytest.approx(1 / np.hypot(1, 0.75), rel=0.02)
-        with pytest.raises(AssertionError):
-            assert 1.05 * values.mean() == pytest.approx(1 / np.hypot(1, 0.75), rel=0.02)
+    expected = 1 - 1 / np.hypot(1, 0.75)
+    assert found.scores[0].value == pytest.approx(expected, abs=0.02)
+    # 5% in r, whose distance from 1 is expected.
+    with pytest.raises(AssertionError):
+        assert 1 - 0.95 * (1 - found.scores[0].value) == pytest.approx(expected, abs=0.02)
+    assert len(found.distributions) == 3
     assert found.scores[0].sigmas is not None
     assert found.scores[0].sigmas > 10
 
