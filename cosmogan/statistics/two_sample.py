@@ -27,6 +27,8 @@ _WIDTH = 8
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
 # Share of the training slices that only decides which state of the network is kept, and how often it is asked.
 _HELD_OUT, _N_CHECKS = 0.25, 10
+# Slices of either kind from which the scale of the input is taken.
+_N_FITTED = 64
 # In units of the mean density; keeps the logarithm of empty pixels finite.
 _LOG_OFFSET = 0.05
 # Added to variances of feature maps of order one before the logarithm, so that constant slices are harmless.
@@ -121,9 +123,9 @@ def estimate_auc(
 class SliceClassifier(nn.Module):
     """Tells mocks from simulations: four periodic convolutions, moments of all their maps, two linear layers.
 
-    Mean and logarithm of the variance of every feature map at every scale reach the decision, so that power, histogram
-    and shape differ already for an untrained network; training sharpens what it sees. Shifting a slice changes nothing
-    but by which pixels the strides begin.
+    Mean, logarithm of the variance and largest value of the input and of every feature map at every scale reach the
+    decision, so that a difference in power, histogram or highest peak shows before any training, which sharpens what
+    the network sees. Shifting a slice changes nothing but by which pixels the strides begin.
 
     Attributes
     ----------
@@ -153,7 +155,7 @@ class SliceClassifier(nn.Module):
             )
             for i in range(4)
         )
-        n_moments = 2 * sum(channels[1:])
+        n_moments = 3 * sum(channels)
         self.head = nn.Sequential(
             nn.BatchNorm1d(n_moments), nn.Linear(n_moments, 8 * _WIDTH), nn.ReLU(), nn.Linear(8 * _WIDTH, 1)
         )
@@ -168,10 +170,10 @@ class SliceClassifier(nn.Module):
         """Return logits ``(n,)``, high for mocks, of 1 + delta of shape ``(n, tile, tile)``."""
         maps = (torch.stack(_input_channels(density), 1) - self.location) / self.scale
         moments = []
-        for stage in self.stages:
+        for stage in (nn.Identity(), *self.stages):
             maps = stage(maps)
             variance, mean = torch.var_mean(maps, (2, 3), correction=0)
-            moments += [mean, torch.log(variance + _TINY)]
+            moments += [mean, torch.log(variance + _TINY), maps.amax((2, 3))]
         return self.head(torch.cat(moments, 1)).squeeze(1)
 
     @torch.no_grad()
@@ -247,14 +249,15 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = SliceClassifier(min(TILE, mocks.shape[-1]))
-    network.fit_input(torch.from_numpy(np.concatenate([mocks[shown[0][:256]], simulations[shown[1][:256]]])))
+    samples = [values[index[:_N_FITTED]] for values, index in zip((mocks, simulations), shown, strict=True)]
+    network.fit_input(torch.from_numpy(np.concatenate(samples)))
     network.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=n_steps)
     batches = [_endless(len(index), rng) for index in shown]
     loss_of = nn.functional.binary_cross_entropy_with_logits
     truth = torch.cat([torch.ones(_BATCH), torch.zeros(_BATCH)]).to(device)
-    best, best_state = math.inf, {}
+    best, best_state = 0.0, {}
     every = max(1, n_steps // _N_CHECKS)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         for step in range(1, n_steps + 1):
@@ -270,10 +273,10 @@ def train_classifier(
             network.n_slices_seen += 2 * _BATCH
             if step % every == 0 or step == n_steps:
                 ours, theirs = (network.scores(values) for values in checks)
-                loss = np.logaddexp(0, -ours).mean() + np.logaddexp(0, theirs).mean()
-                if loss < best:
-                    best, best_state = loss, {name: value.clone() for name, value in network.state_dict().items()}
-                if ours.min() > theirs.max():
+                auc = area_under_curve(ours, theirs)
+                if auc >= best:
+                    best, best_state = auc, {name: value.clone() for name, value in network.state_dict().items()}
+                if auc == 1:
                     break
     network.load_state_dict(best_state)
     return network

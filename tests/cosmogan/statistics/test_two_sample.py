@@ -15,7 +15,7 @@ FLOAT64 = 1e-12
 # float32 sums in another order.
 FLOAT32 = 1e-5
 # Slices of 16 x 16 pixels need few steps; the default is for those of 64 x 64.
-N_STEPS = 60
+N_STEPS = 40
 # AUC that the tests call a clear difference.
 CLEAR = 0.9
 
@@ -165,18 +165,18 @@ def test_a_slice_larger_than_a_tile_scores_as_its_tiles():
 
 
 def test_equal_sets_are_not_told_apart():
-    auc, error = held_out_auc(lognormal(600, 1), lognormal(600, 2))
+    auc, error = held_out_auc(lognormal(400, 1), lognormal(400, 2))
     assert abs(auc - 0.5) < 3 * error
-    assert error < 0.03
+    assert error < 0.05
 
 
 def test_clear_differences_are_found_and_permuted_labels_are_not():
-    simulations = lognormal(600, 1)
-    for mocks in (lognormal(600, 2, amplitude=1.15), random_phases(lognormal(600, 2), 3)):
+    simulations = lognormal(400, 1)
+    for mocks in (lognormal(400, 2, amplitude=1.15), random_phases(lognormal(400, 2), 3)):
         assert held_out_auc(mocks, simulations)[0] > CLEAR
     # Twin: the same slices with labels that mean nothing.
     mixed = np.random.default_rng(0).permutation(np.concatenate([mocks, simulations]))
-    auc, error = held_out_auc(mixed[:600], mixed[600:])
+    auc, error = held_out_auc(mixed[:400], mixed[400:])
     assert abs(auc - 0.5) < 3 * error
 
 

@@ -149,7 +149,14 @@ def test_few_realisations_are_said(
 def test_few_slices_are_no_number(tmp_path: Path, reference: Path) -> None:
     result = run(write_boxes(tmp_path / "mocks.h5", lognormal(8, 2), 1, cut=False), reference)
     assert np.isnan(result.scores[0].value)
-    assert "needs 16 slices" in result.notes[0]
+    assert "needs 8 slices to learn from" in result.notes[0]
+    assert "of 8 mocks 4 and 4" in result.notes[0]
+
+
+def test_counts_against_densities_are_said(tmp_path: Path, reference: Path, trainings: list[dict[str, Any]]) -> None:
+    write_example(tmp_path / "counts.h5", n_slices=8, quantity="counts")
+    result = run(tmp_path / "counts.h5", reference)
+    assert any("whole numbers" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -1.0, np.inf])
