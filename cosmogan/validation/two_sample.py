@@ -102,30 +102,31 @@ def compare_two_sample(
     scores, reference_scores = network.scores(test.density), network.scores(reference_test.density)
     estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
     floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
+    # Without a scatter between realisations, that between slices would claim too much.
+    error = "" if estimate.sigmas is None else f" ± {estimate.error:.3f}"
     explanation = (
         f"A network of {sum(p.numel() for p in network.parameters()):,} parameters learned to tell {len(training):,} "
         f"mocks from {reference_training}, by {network.n_slices_seen:,} views of {network.tile} x {network.tile} "
         f"pixels, and was asked about {len(test):,} other mocks and {reference_test}. A mock gets the higher score "
-        f"with probability {estimate.auc:.3f} ± {estimate.error:.3f} (AUC; 0.5 is chance, 1 full distinction)."
+        f"with probability {estimate.auc:.3f}{error} (AUC; 0.5 is chance, 1 full distinction)."
     )
     if floor is not None:
         explanation += f" Simulations against simulations, learned and asked alike: 0.5 ± {floor:.3f}."
     notes = []
-    if len(np.unique(reference.realisation)) == 1:
-        notes.append(
-            "The reference of the two-sample test is a single realisation: the network learned and was asked on slabs "
-            "of one box, so that what is peculiar to this box counts against the mocks too; no floor and no sigmas."
-        )
-    elif reference_test.n_groups == 1:
-        notes.append(
-            "The two-sample test asks about a single realisation, whose peculiarities count as differences; give the "
-            "reference at least eight realisations for an error bar and a floor."
-        )
-    elif reference_test.n_groups < _FEW:
-        notes.append(
-            f"The two-sample test asks about {reference_test.n_groups} realisations, too few to know their own "
-            "scatter: its sigmas are small whatever the AUC; give the reference at least eight realisations."
-        )
+    for name, reader, part in (("mocks", mocks, test), ("reference", reference, reference_test)):
+        if part.n_groups == 1:
+            one_box = len(np.unique(reader.realisation)) == 1
+            which = " (it learned from slabs of the same box)" if one_box else ""
+            effect = "raises the AUC" if one_box else "moves the AUC either way"
+            notes.append(
+                f"The two-sample test asks about a single realisation of the {name}{which}: what is peculiar to it "
+                f"{effect} by an unknown amount, so there is no error bar. Eight realisations or more make it a test."
+            )
+        elif part.n_groups < _FEW:
+            notes.append(
+                f"The two-sample test asks about {part.n_groups} realisations of the {name}, too few to know their "
+                "own scatter: its sigmas are small whatever the AUC. Eight realisations or more make it a test."
+            )
     if reference.metadata.quantity != mocks.metadata.quantity:
         notes.append(
             f"The mocks are {mocks.metadata.quantity}, the reference is {reference.metadata.quantity}: that counts are "

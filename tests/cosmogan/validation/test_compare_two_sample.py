@@ -129,11 +129,13 @@ def test_a_single_realisation_is_said(tmp_path: Path, trainings: list[dict[str, 
     assert len(trainings) == 1
     assert len(trainings[0]["simulation_groups"]) == 32
     assert (result.scores[0].floor, result.scores[0].sigmas) == (None, None)
-    assert "single realisation" in result.notes[0]
+    assert "single realisation of the reference (it learned from slabs of the same box)" in result.notes[0]
+    assert "±" not in result.explanation
 
 
 @pytest.mark.parametrize(
-    ("n_realisations", "words"), [(2, "asks about a single realisation"), (4, "asks about 2 realisations")]
+    ("n_realisations", "words"),
+    [(2, "asks about a single realisation of the reference:"), (4, "asks about 2 realisations")],
 )
 def test_few_realisations_are_said(
     tmp_path: Path, n_realisations: int, words: str, trainings: list[dict[str, Any]]
