@@ -15,6 +15,8 @@ from cosmogan.statistics.base import AbstractStatistic
 # Window of the maximum filter, as in Rodriguez et al. 2018 (arXiv:1801.09070).
 _WINDOW = 5
 SMALLEST_SIDE = _WINDOW
+# Of the Gaussian applied, in pixels, from which minima are voids rather than pixels without a particle.
+LEAST_SMOOTHING_OF_VOIDS = 1.0
 # Peaks or voids per slice in the reference below which a bin is too sparse to enter the summary.
 _SPARSE = 0.1
 
@@ -128,8 +130,10 @@ class Peaks(AbstractExtrema):
 class Voids(AbstractExtrema):
     """Number of local minima per slice against their depth, the density 1 + delta at the minimum.
 
-    For smooth fields. Where many pixels are empty, plateaus of zeros larger than the window are counted several times,
-    as often as their shape along the rows has it.
+    For smooth fields: `LEAST_SMOOTHING_OF_VOIDS`. Of the minima of bare counts (2 per pixel, 256 x 256 pixels of 70
+    Mpc/h) nine in ten have an equal neighbour: most are plateaus of empty pixels larger than the window, counted as
+    often as their shape along the rows has it. After smoothing by half a pixel 8% have, and two minima in three lie
+    below ``low``; by one pixel 0.2% and one in ten.
 
     Parameters
     ----------
