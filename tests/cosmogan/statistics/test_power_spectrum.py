@@ -8,6 +8,7 @@ import torch
 from scipy.stats import chi2
 
 from cosmogan.slices import SliceMetadata
+from cosmogan.statistics import power_spectrum as module
 from cosmogan.statistics.power_spectrum import PowerSpectrum, RadialBins, power_spectrum, radial_bins
 
 BOX = 350.0
@@ -164,6 +165,14 @@ def test_slices_do_not_know_each_other() -> None:
     torch.testing.assert_close(power_spectrum(delta[order], BOX), whole[order], rtol=FLOAT64, atol=0)
     parts = torch.cat([power_spectrum(part, BOX) for part in delta.split([1, 2, 3])])
     torch.testing.assert_close(parts, whole, rtol=FLOAT64, atol=0)
+
+
+def test_pieces_that_stay_in_cache_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    delta = white_noise(7, 16, seed=6)
+    whole = power_spectrum(delta, BOX)
+    # Three slices at a time: 7 do not divide evenly.
+    monkeypatch.setattr(module, "_PIXELS_AT_A_TIME", 3 * 16**2)
+    torch.testing.assert_close(power_spectrum(delta, BOX), whole, rtol=FLOAT64, atol=0)
 
 
 def test_gradient() -> None:
