@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -304,16 +305,10 @@ def _work(job: SliceJob, worker: int, channel: Connection) -> None:
 
     try:
         waiting: list[Path] = []
-        for snapshot, path in enumerate(job.snapshots):
-            source = open_snapshot(path, **job.opening)
-            for turn, ranges in enumerate(job.passes):
-                files = job.files(source, snapshot, turn, worker)
-                part = job.part(snapshot, turn, worker)
-                if files:
-                    waiting = _wait_for_room(job, waiting, beat)
-                    if not part.exists():
-                        _write_part(part, job.counter(source, ranges), _particles(job, source, files, beat))
-                    waiting.append(part)
+        for snapshot in range(len(job.snapshots)):
+            for turn in range(len(job.passes)):
+                waiting = _wait_for_room(job, waiting, beat)
+                waiting.append(count_share(job, worker, snapshot, turn, beat))
     except UserError as error:
         channel.send(str(error))
     except OSError as error:
@@ -333,27 +328,47 @@ def _wait_for_room(job: SliceJob, waiting: Sequence[Path], beat: Callable[[], No
         time.sleep(_LOOK)
 
 
-def _particles(
-    job: SliceJob, source: AbstractSnapshot, files: list[Path], beat: Callable[[], None]
-) -> Iterator[tuple[Any, Any]]:
-    for block in source.particles(weights=job.weighted, files=files):
+def count_share(job: SliceJob, worker: int, snapshot: int, turn: int, beat: Callable[[], None]) -> Path:
+    """Count a worker's files of a snapshot in one pass, if it has any.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    worker, snapshot, turn
+        Which worker, snapshot and pass.
+    beat
+        Called for each block of particles.
+
+    Returns
+    -------
+        Where the sums are.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read.
+    """
+    source = open_snapshot(job.snapshots[snapshot], **job.opening)
+    part = job.part(snapshot, turn, worker)
+    files = job.files(source, snapshot, turn, worker)
+    if not files or part.exists():
+        return part
+    counter = job.counter(source, job.passes[turn])
+    low, high = math.inf, -math.inf
+    for positions, masses in source.particles(weights=job.weighted, files=files):
         beat()
-        yield block
-
-
-def _write_part(path: Path, counter: SlabCounter, particles: Iterator[tuple[Any, Any]]) -> None:
-    low, high = float("inf"), float("-inf")
-    for positions, masses in particles:
         counter.add(positions, masses)
         if len(positions):
             low, high = min(low, float(positions.min())), max(high, float(positions.max()))
-    partial = path.with_name(path.name + ".part")
+    partial = part.with_name(part.name + ".part")
     with h5py.File(partial, "w") as handle:
         # As text: a sum of weights has up to 63 bits.
         handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total), low=low, high=high)
         for i, grid in enumerate(counter.grids):
             handle[f"grid{i}"] = grid
-    os.replace(partial, path)
+    os.replace(partial, part)
+    return part
 
 
 def _add_part(counter: SlabCounter, path: Path) -> tuple[float, float]:
