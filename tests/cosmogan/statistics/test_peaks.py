@@ -60,6 +60,21 @@ def test_of_two_equal_neighbours_one_counts():
     assert found[0, 10, [15, 0]].sum() == 1
 
 
+@pytest.mark.parametrize("side", [5, 6, 11])
+def test_of_plateaus_the_first_pixel_counts(side):
+    # Few different values: most windows hold equal pixels, some nothing else.
+    slices = torch.randint(0, 3, (20, side, side), generator=torch.Generator().manual_seed(0)).float()
+    slices[0] = 1.0
+    expected = np.zeros(slices.shape, dtype=bool)
+    window = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    for number, image in enumerate(slices.numpy()):
+        for row, column in np.ndindex(side, side):
+            around = [image[(row + y) % side, (column + x) % side] for y, x in window]
+            # Row by row; the pixel itself stands in the middle of the window.
+            expected[number, row, column] = np.argmax(around) == window.index((0, 0))
+    np.testing.assert_array_equal(find_peaks(slices).numpy(), expected)
+
+
 @pytest.mark.parametrize(
     "move",
     [lambda s: s.roll((3, 7), (1, 2)), lambda s: s.transpose(1, 2), lambda s: s.flip(1)],
