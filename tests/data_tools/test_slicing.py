@@ -1,9 +1,11 @@
 """Particles to slices: every particle counted once, in the right place, in the right quantity."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from gadget_files import write_hdf5
@@ -12,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from cosmogan.errors import UserError
 from cosmogan.slices import check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
+from data_tools import slicing
 from data_tools.slicing import SlabCounter, slice_snapshots
 from data_tools.snapshots.gadget_hdf5 import write_gadget_hdf5
 
@@ -106,6 +109,51 @@ def test_counts_carry_their_mean(tmp_path: Path):
     assert slices.slices.mean() == pytest.approx(slices.metadata.mean_count)
 
 
+@pytest.mark.parametrize("assignment", ["NGP", "CIC", "TSC"])
+def test_every_second_slab_as_in_the_paper(tmp_path: Path, assignment: str):
+    path = write_own(tmp_path / "snap.hdf5", random_positions())
+    options = {"pixels": 8, "slabs": 10, "assignment": assignment}
+    whole = read_slices(slice_snapshots([path], out=str(tmp_path / "whole.h5"), **options))
+    half = read_slices(slice_snapshots([path], out=str(tmp_path / "half.h5"), every=2, axes="xz", **options))
+    assert half.metadata == whole.metadata
+    assert half.metadata.assignment == assignment
+    assert half.metadata.thickness == 10
+    assert half.axis.tolist() == [0] * 5 + [2] * 5
+    assert half.position.tolist() == [0, 20, 40, 60, 80] * 2
+    assert np.array_equal(half.slices, whole.slices[np.r_[0:10:2, 20:30:2]])
+    for axis in range(3):
+        assert whole.slices[whole.axis == axis].mean(dtype=float) == pytest.approx(1, rel=FLOAT32_TOLERANCE)
+
+
+@pytest.mark.parametrize(("assignment", "slabs"), [("NGP", 40), ("CIC", 40), ("TSC", 16)])
+def test_little_memory_means_several_passes(
+    tmp_path: Path, assignment: str, slabs: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    path = write_own(tmp_path / "snap.hdf5", random_positions())
+    options = {"pixels": 16, "slabs": slabs, "assignment": assignment, "smoothing": 1.0}
+    slice_snapshots([path], out=str(tmp_path / "once.h5"), **options)
+    assert "are read" not in capsys.readouterr().err
+    monkeypatch.setattr(slicing, "_BYTES_PROCESS", 0)
+    slice_snapshots([path], out=str(tmp_path / "often.h5"), memory="20 kB", **options)
+    assert re.search(r"snapshots are read \d+ times", capsys.readouterr().err)
+    assert (tmp_path / "often.h5").read_bytes() == (tmp_path / "once.h5").read_bytes()
+
+
+def test_masses_weigh(tmp_path: Path):
+    positions = random_positions()
+    masses = np.random.default_rng(1).uniform(1, 5, len(positions)).astype(np.float32)
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, positions)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Masses"] = masses
+    slices = read_slices(slice_snapshots([str(path)], out=str(tmp_path / "out.h5"), pixels=8, slabs=4, weights="mass"))
+    expected, _ = np.histogramdd(positions.astype(float), (4, 8, 8), range=[(0, BOX)] * 3, weights=masses)
+    expected /= masses.sum(dtype=float) / 256
+    np.testing.assert_allclose(slices.slices[:4], expected, rtol=FLOAT32_TOLERANCE)
+    by_number = read_slices(slice_snapshots([str(path)], out=str(tmp_path / "number.h5"), pixels=8, slabs=4))
+    assert np.abs(by_number.slices[:4] - expected).max() > 0.05
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
 def test_smoothing_is_that_of_scipy(tmp_path: Path, sigma: float):
     path = write_own(tmp_path / "snap.hdf5", random_positions())
@@ -157,6 +205,19 @@ def test_thickness_gives_the_number_of_slabs(tmp_path: Path, thickness: str):
         ({"quantity": "mass"}, "quantity must be"),
         ({"smoothing": -1.0}, "smoothing must be"),
         ({"realisation": [1, 2]}, "2 numbers for 1 snapshots"),
+        ({"assignment": "PCS"}, "expected one of NGP, CIC, TSC"),
+        ({"assignment": "CIC", "quantity": "counts"}, "counts with assignment CIC are not whole numbers"),
+        ({"weights": "mass", "quantity": "counts"}, "not whole numbers"),
+        ({"weights": "charge"}, "expected 'number' or 'mass'"),
+        ({"axes": "xw"}, "some of the letters x, y and z"),
+        ({"axes": "xx"}, "some of the letters x, y and z"),
+        ({"axes": ""}, "some of the letters x, y and z"),
+        ({"every": 0}, "every must lie between 1 and the number of slabs"),
+        ({"every": 9}, "every must lie between 1 and the number of slabs"),
+        ({"processes": 0}, "processes must be at least 1"),
+        ({"memory": "2"}, "expected a number with its unit"),
+        ({"memory": "2 apples"}, "expected a number with its unit"),
+        ({"memory": "1 kB"}, "too little for one slab; expected at least '0.4 GB'"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path: Path, options: dict, sentence: str):
@@ -208,6 +269,8 @@ def test_existing_files_are_kept(tmp_path: Path):
 
 
 def test_slicing_runs_without_torch():
-    code = "import sys; sys.modules['torch'] = None; import data_tools.slicing, data_tools.snapshots"
+    code = (
+        "import sys; sys.modules['torch'] = None; import data_tools.slicing, data_tools.snapshots, data_tools.workers"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
