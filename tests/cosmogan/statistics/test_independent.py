@@ -15,6 +15,7 @@ from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispe
 from cosmogan.statistics.cross_spectrum import cross_power_spectrum
 from cosmogan.statistics.histogram import Histogram, jensen_shannon, kl_divergence, wasserstein
 from cosmogan.statistics.minkowski import minkowski_functionals
+from cosmogan.statistics.peaks import Peaks, Voids
 from cosmogan.statistics.power_spectrum import power_spectrum, radial_bins
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "accuracy" / "statistics"
@@ -135,6 +136,17 @@ def test_minkowski_functionals_of_gaussian_pixels() -> None:
     assert len(deviations) == 3
     # Twin: five per cent would have been seen in each functional, at its best threshold.
     assert (torch.stack(deviations).max(0).values > 2 * SIGMAS).all()
+
+
+@pytest.mark.parametrize("statistic", [Peaks(), Voids()], ids=lambda s: s.name)
+@pytest.mark.parametrize("name", ["even", "partner", "odd"])
+def test_extrema_by_scipy(name: str, statistic: Peaks | Voids) -> None:
+    theirs, fields = results("extrema")[name][statistic.name], density(name)
+    metadata = SliceMetadata(box_size=box_size(name), n_pixels=fields.shape[-1], thickness=1.0)
+    np.testing.assert_allclose(statistic.edges(metadata)[1:-1], theirs["edges"], rtol=FLOAT64)
+    assert statistic.per_slice(fields, metadata)[0].tolist() == theirs["counts"]
+    # Twin: heights off by five per cent of the mean density.
+    assert statistic.per_slice(fields + 0.05, metadata)[0].tolist() != theirs["counts"]
 
 
 def test_histogram_and_distances_by_scipy() -> None:
