@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab
+from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers
 from data_tools.snapshots.hdf5 import open_hdf5, particle_data, reading, rows
 from data_tools.snapshots.header import Options, SnapshotHeader, resolve_lengths, resolve_redshift
 
@@ -115,10 +115,7 @@ def _npy_rows(stream: BinaryIO, layout: _NpyLayout, start: int, stop: int, path:
 
 def _npy_numbers(stream: BinaryIO, layout: _NpyLayout, start: int, n: int, path: Path) -> np.ndarray:
     stream.seek(layout.start + start * layout.dtype.itemsize)
-    data = stream.read(n * layout.dtype.itemsize)
-    if len(data) != n * layout.dtype.itemsize:
-        raise UserError(f"{path}: is cut short; copy or write it again")
-    return np.frombuffer(data, layout.dtype).astype(layout.dtype.newbyteorder("="), copy=False)
+    return read_numbers(stream, layout.dtype, n, path)
 
 
 def _dataset_rows(path: Path, name: str) -> int:

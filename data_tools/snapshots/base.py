@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -89,17 +91,18 @@ class AbstractSnapshot(ABC):
         slab_in_file = None if slab is None else Slab(slab.axis, slab.low / unit, slab.high / unit)
         n_seen, lowest, highest = 0, math.inf, -math.inf
         for path in self.files if files is None else files:
-            for block, masses in self._read_file(path, chunk, weights=weights, slab=slab_in_file):
-                positions = block if unit == 1 else block * block.dtype.type(unit)
-                low, high = self._require_inside(positions, path, n_seen)
-                lowest, highest = min(lowest, low), max(highest, high)
-                n_seen += len(positions)
-                if masses is not None:
-                    _require_masses(masses, path)
-                if slab is not None:
-                    inside = slab.contains(positions, self.header.box_size)
-                    positions, masses = positions[inside], None if masses is None else masses[inside]
-                yield positions, masses
+            with sentences(path):
+                for block, masses in self._read_file(path, chunk, weights=weights, slab=slab_in_file):
+                    positions = block if unit == 1 else block * block.dtype.type(unit)
+                    low, high = self._require_inside(positions, path, n_seen)
+                    lowest, highest = min(lowest, low), max(highest, high)
+                    n_seen += len(positions)
+                    if masses is not None:
+                        _require_masses(masses, path)
+                    if slab is not None:
+                        inside = slab.contains(positions, self.header.box_size)
+                        positions, masses = positions[inside], None if masses is None else masses[inside]
+                    yield positions, masses
         if slab is None and (files is None or set(files) == set(self.files)):
             self._require_whole(n_seen, lowest, highest)
 
@@ -149,10 +152,40 @@ class AbstractSnapshot(ABC):
             )
 
 
+@contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system (permissions, broken disks) into one sentence.
+
+    Raises
+    ------
+    UserError
+        In their place.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+
+
 def _require_masses(masses: np.ndarray, path: Path) -> None:
     # Negated, so that NaN is caught.
     if not (masses.min(initial=math.inf) > 0 and masses.max(initial=1.0) < math.inf):
         raise UserError(f"{path}: holds masses that are not positive numbers; leave weights out, or write it again")
+
+
+def read_numbers(stream: BinaryIO, dtype: np.dtype, n: int, path: Path) -> np.ndarray:
+    """Read numbers from where a file is, shape ``(n,)``, in the machine's byte order.
+
+    Raises
+    ------
+    UserError
+        If the file ends before.
+    """
+    data = np.empty(n, dtype)
+    if stream.readinto(data.view(np.uint8)) != data.nbytes:  # type: ignore[attr-defined]
+        raise UserError(f"{path}: is cut short in its particles; copy or write it again")
+    return data.astype(dtype.newbyteorder("="), copy=False)
 
 
 def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example: str) -> list[Path]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cosmogan.errors import UserError
 from data_tools.snapshots.arrays import NPY_SIGNATURE, ArraySnapshot
-from data_tools.snapshots.base import AbstractSnapshot, why_not_a_file
+from data_tools.snapshots.base import AbstractSnapshot, sentences, why_not_a_file
 from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot
 from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
 from data_tools.snapshots.header import Options
@@ -53,9 +52,12 @@ def open_snapshot(
         If the file is missing, empty, truncated, of an unknown format, or its header cannot be right.
     """
     options = Options(length_unit=length_unit, box_size=box_size, redshift=redshift, particle_type=particle_type)
-    first, dataset = _first_file(Path(path))
-    if not os.access(first, os.R_OK):
-        raise UserError(f"{first}: no permission to read it")
+    with sentences(Path(path)):
+        return _open(Path(path), options)
+
+
+def _open(path: Path, options: Options) -> AbstractSnapshot:
+    first, dataset = _first_file(path)
     with open(first, "rb") as stream:
         head = stream.read(8)
     if not head:

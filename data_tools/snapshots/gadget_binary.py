@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, final
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab, sibling_files
+from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers, sibling_files
 from data_tools.snapshots.header import (
     Options,
     SnapshotHeader,
@@ -256,5 +256,4 @@ def _record_length(
 
 def _read_numbers(stream: BinaryIO, block: _Block, start: int, n: int, path: Path) -> np.ndarray:
     stream.seek(block.start + start * block.dtype.itemsize)
-    data = np.frombuffer(_read_exactly(stream, n * block.dtype.itemsize, path, "its particles"), block.dtype)
-    return data.astype(block.dtype.newbyteorder("="), copy=False)
+    return read_numbers(stream, block.dtype, n, path)

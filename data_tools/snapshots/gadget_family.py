@@ -143,13 +143,15 @@ def _masses(
     handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
 ) -> h5py.Dataset | float:
     """Return the data set of the masses of a type, or the one mass that all of them have."""
-    table = numbers(header, "MassTable", path)
-    if table is not None and len(table) > particle_type and table[particle_type] != 0:
-        return float(table[particle_type])
     name = f"PartType{particle_type}/Masses"
-    if name not in handle:
+    if name in handle:
+        return particle_data(handle, name, (n,), path)
+    table, n_types = numbers(header, "MassTable", path), len(total_particles(header, path))
+    if table is None or table[particle_type : particle_type + 1].sum() == 0:
         raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); leave weights out")
-    return particle_data(handle, name, (n,), path)
+    if len(table) != n_types:
+        raise UserError(f"{path}: MassTable of /Header has {len(table)} types and NumPart_Total {n_types}")
+    return float(table[particle_type])
 
 
 def _mass_rows(masses: h5py.Dataset | float | None, start: int, stop: int, path: Path) -> np.ndarray | None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from cosmogan.errors import UserError
 
+# For the last few compressed pieces of a data set (24 MB each in SWIFT), so that none is uncompressed twice.
+_CACHE_BYTES = 2**26
 # More than the longest superblock.
 _SUPERBLOCK_BYTES = 96
 # Registered at the HDF Group, with the names people know; all of these come with hdf5plugin.
@@ -61,7 +63,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         If it is not a complete HDF5 file.
     """
     try:
-        handle = h5py.File(path, "r")
+        handle = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
     except OSError as error:
         if "truncated" in str(error):
             raise UserError(f"{path}: is cut short; copy or write it again") from None

@@ -433,6 +433,8 @@ def test_missing_file_and_folder(tmp_path: Path):
         open_snapshot(tmp_path / "nothing")
     with pytest.raises(UserError, match="is a folder"):
         open_snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read .*too long"):
+        open_snapshot(tmp_path / ("x" * 300))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match="symbolic link that leads nowhere or round in a circle"):
         open_snapshot(tmp_path / "loop")
