@@ -1,0 +1,1 @@
+"""Mocks that need no training: what an emulator has to beat."""

@@ -1,0 +1,102 @@
+"""The command ``cosmogan baseline``."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from cosmogan import __version__
+from cosmogan.baselines.fit import METHODS
+from cosmogan.baselines.training import measure_training
+from cosmogan.errors import UserError
+from cosmogan.slices import SliceReader, SliceWriter, require_absent
+
+_LARGEST_SEED = 2**31 - 1
+_BLOCK_PIXELS = 2**20
+# Deviation of the expected P(k) from the training slices' that is worth a word.
+_NOTABLE = 0.02
+
+
+def baseline(
+    training: str,
+    *,
+    method: Literal["lognormal", "copula"],
+    n: int,
+    out: str,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Write mock slices that need no training: an emulator that does not beat them is not worth its own.
+
+    "lognormal" is a lognormal field with the power spectrum of the training slices. "copula" has their power spectrum
+    and their pixel distribution. Both are made of Gaussian fields, so every other statistic shows what these two miss.
+    Slice i depends on the training file, the method, the seed and i only.
+
+    Parameters
+    ----------
+    training
+        Slice file of simulations.
+    method
+        "lognormal" or "copula".
+    n
+        Number of slices.
+    out
+        Slice file to write, in the quantity of the training file: counts for counts.
+    seed
+        Of the mocks, 0 to 2147483647; it is their realisation number.
+    overwrite
+        Replace an existing file.
+
+    Returns
+    -------
+        The file written.
+
+    Raises
+    ------
+    UserError
+        If the training file cannot be fitted to, or the output exists.
+    """
+    path = Path(out)
+    if method not in METHODS:
+        raise UserError(f"method: expected {' or '.join(METHODS)}, found {method!r}")
+    if n < 1:
+        raise UserError(f"n: expected at least 1, found {n}")
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UserError(f"seed: expected 0 to {_LARGEST_SEED}, found {seed}")
+    require_absent(path, overwrite=overwrite)
+    if path.resolve() == Path(training).resolve():
+        raise UserError(f"{path}: is the training file; choose another name for the mocks")
+    with SliceReader(training) as reader:
+        measured = measure_training(reader)
+    fitted = METHODS[method](measured)
+    if fitted.power_deviation > _NOTABLE:
+        print(
+            f"{training}: the {method} does not reach the P(k) of these slices; expect it to be off by up to "
+            f"{fitted.power_deviation:.0%} below 0.9 of Nyquist",
+            file=sys.stderr,
+        )
+    with Path(training).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    provenance = {
+        "command": "cosmogan baseline",
+        "cosmogan": __version__,
+        "method": method,
+        "training": Path(training).name,
+        "training_sha256": digest,
+        "power_deviation": fitted.power_deviation,
+        "seed": seed,
+    }
+    size = max(1, _BLOCK_PIXELS // measured.metadata.n_pixels**2)
+    with (
+        SliceWriter(path, measured.metadata, n_slices=n, provenance=provenance, overwrite=overwrite) as writer,
+        tqdm(total=n, unit="slice", desc=path.name, disable=None) as bar,
+    ):
+        for first in range(0, n, size):
+            block = fitted.field.sample(min(size, n - first), seed=seed, first=first)
+            writer.append(block, realisation=seed)
+            bar.update(len(block))
+    return path
