@@ -67,7 +67,7 @@ class ArraySnapshot(AbstractSnapshot):
         self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         if weights:
-            raise UserError(f"{path}: plain positions come without masses; leave weights out")
+            raise UserError(f"{path}: plain positions come without masses; use --weights number")
         n = self.header.n_particles
         if self._dataset is None:
             layout = _read_layout(path)

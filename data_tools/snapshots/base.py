@@ -34,7 +34,14 @@ class Slab(NamedTuple):
 
     def contains(self, positions: np.ndarray, box_size: float) -> np.ndarray:
         """Return which of the positions, shape ``(n, 3)``, lie in the slab of a periodic box: bool, shape ``(n,)``."""
-        return np.mod(positions[:, self.axis] - np.float64(self.low), box_size) < self.high - self.low
+        wrapped = np.mod(positions[:, self.axis].astype(np.float64), box_size)
+        # A tiny negative number wraps to the very end of the box, which belongs to no slab.
+        wrapped = np.minimum(wrapped, np.nextafter(box_size, 0.0))
+        inside = np.zeros(len(wrapped), bool)
+        for turn in (-box_size, 0.0, box_size):
+            if self.low < box_size + turn and self.high > turn:
+                inside |= (self.low <= wrapped + turn) & (wrapped + turn < self.high)
+        return inside
 
 
 class AbstractSnapshot(ABC):
@@ -171,7 +178,7 @@ def sentences(path: Path) -> Iterator[None]:
 def _require_masses(masses: np.ndarray, path: Path) -> None:
     # Negated, so that NaN is caught.
     if not (masses.min(initial=math.inf) > 0 and masses.max(initial=1.0) < math.inf):
-        raise UserError(f"{path}: holds masses that are not positive numbers; leave weights out, or write it again")
+        raise UserError(f"{path}: holds masses that are not positive numbers; use --weights number, or write it again")
 
 
 def read_numbers(stream: BinaryIO, dtype: np.dtype, n: int, path: Path) -> np.ndarray:

@@ -227,7 +227,7 @@ def _find_record(
         position += length + 8
         n_blocks += 1
     if name == _MASSES:
-        raise UserError(f"{path}: holds no masses (neither in its header nor as a block); leave weights out")
+        raise UserError(f"{path}: holds no masses (neither in its header nor as a block); use --weights number")
     raise UserError(f"{path}: has no block {name.decode()!r}; is cut short in {what}, copy or write it again")
 
 

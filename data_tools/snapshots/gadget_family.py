@@ -148,7 +148,7 @@ def _masses(
         return particle_data(handle, name, (n,), path)
     table, n_types = numbers(header, "MassTable", path), len(total_particles(header, path))
     if table is None or table[particle_type : particle_type + 1].sum() == 0:
-        raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); leave weights out")
+        raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); use --weights number")
     if len(table) != n_types:
         raise UserError(f"{path}: MassTable of /Header has {len(table)} types and NumPart_Total {n_types}")
     return float(table[particle_type])

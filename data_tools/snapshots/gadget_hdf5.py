@@ -81,7 +81,8 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
             ),
             n_particles=require_particles(path, total_particles(header, path), self._type),
             cosmology=cosmology,
-            seed=int(seed) if seed is not None and np.isfinite(seed) else None,
+            # Labels of realisations are 32-bit.
+            seed=int(seed) if seed is not None and 0 <= seed < 2**31 else None,
             length_unit=unit,
             unit_source=source,
         )

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import Slab, sibling_files
+from data_tools.snapshots.base import ROUNDING, Slab, sibling_files
 from data_tools.snapshots.gadget_family import (
     NUMBERED,
     AbstractFamilySnapshot,
@@ -46,8 +46,10 @@ def is_swift(path: Path) -> bool:
         If it cannot be read.
     """
     with open_hdf5(path) as handle:
-        codes = [attributes(handle, group, path).get("Code") for group in ("Code", "Header")]
-    return any(np.asarray(code).reshape(-1)[:1].astype(str).tolist() == ["SWIFT"] for code in codes if code is not None)
+        if _LENGTH_UNIT in attributes(handle, "Units", path):
+            return True
+        codes = [attributes(handle, group, path).get("Code", "") for group in ("Code", "Header")]
+    return any(np.asarray(code).reshape(-1)[:1].astype(str).tolist() == ["SWIFT"] for code in codes)
 
 
 @final
@@ -133,9 +135,9 @@ def _length_unit(units: Mapping[str, Any], h: float | None, path: Path) -> float
 
 
 def _touches(low: np.ndarray, high: np.ndarray, slab: Slab, box: float) -> np.ndarray:
-    """Return which intervals meet a slab of a periodic box; both may reach beyond it."""
-    turns = (-box, 0.0, box)
-    return np.any([(low + turn < slab.high) & (high + turn >= slab.low) for turn in turns], axis=0)
+    """Return which intervals meet a slab of a periodic box, nearly at least; both may reach beyond it."""
+    low, high = low - ROUNDING * box, high + ROUNDING * box
+    return np.any([(low + turn < slab.high) & (high + turn >= slab.low) for turn in (-box, 0.0, box)], axis=0)
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

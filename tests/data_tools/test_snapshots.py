@@ -1,5 +1,6 @@
 """Snapshots of every format: what they say, what they hold, and what is refused."""
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -311,6 +312,16 @@ def test_slab_of_any_format(tmp_path: Path, positions: np.ndarray):
     inside = (positions[:, 1] >= 95) | (positions[:, 1] < 10)
     np.testing.assert_allclose(np.concatenate([p for p, _ in found]), positions[inside], rtol=1e-6)
     assert np.array_equal(np.concatenate([m for _, m in found]), np.flatnonzero(inside) + 1)
+
+
+def test_every_particle_is_in_one_slab():
+    # At edges, a rounding error outside of the box, and at its very end.
+    edges = np.linspace(0, 70, 8)
+    x = np.concatenate([edges, np.nextafter(edges, -1), np.nextafter(edges, 100), [-1e-17, -1e-5, 70.0007]])
+    positions = np.stack([x * 0, x, x * 0], axis=1)
+    slabs = [Slab(1, low, high) for low, high in itertools.pairwise(edges)]
+    assert (sum(slab.contains(positions, 70.0).astype(int) for slab in slabs) == 1).all()
+    assert Slab(1, 65.0, 75.0).contains(positions, 70.0).tolist() == [(y - 65) % 70 < 10 for y in x]
 
 
 def test_particles_that_fill_a_corner_of_the_box_are_refused(tmp_path: Path):
