@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from closeness import expect_close
 from scipy.stats import chi2
 
 from cosmogan.slices import SliceMetadata
@@ -18,6 +19,8 @@ FLOAT64 = 1e-11
 FLOAT32 = 2e-5
 # Chance of a false alarm; the seeds are fixed, so it is paid once.
 RARE = 1e-5
+# Standard deviations; all rings of 10,000 slices together know a variance to 0.6%.
+SIGMAS = 4.0
 # What a convention error of the smallest kind (a factor of h, a pixel, a mode counted twice) would exceed.
 FIVE_PERCENT = 1.05
 
@@ -115,8 +118,8 @@ def test_wave_at_nyquist_is_counted_once() -> None:
     stripes = torch.ones(1, 16, 16, dtype=torch.float64)
     stripes[:, :, 1::2] = -1
     power = power_spectrum(stripes, BOX, bins=bins)
-    torch.testing.assert_close(float(power[0, 7] * bins.n_plane[7]), BOX**2, rtol=FLOAT64, atol=0.0)
-    torch.testing.assert_close(float((power[0] * bins.n_plane).sum()), BOX**2, rtol=FLOAT64, atol=0.0)
+    expect_close(power[0, 7] * bins.n_plane[7], BOX**2, FLOAT64)
+    expect_close((power[0] * bins.n_plane).sum(), BOX**2, FLOAT64)
 
 
 @pytest.mark.parametrize("n_pixels", [4, 5, 16, 17, 64])
@@ -138,8 +141,8 @@ def test_equals_a_sum_over_pixels(n_pixels: int) -> None:
     expected, k, plane, independent = slow_power_spectrum(delta[0].numpy(), BOX)
     bins = radial_bins(n_pixels)
     power = power_spectrum(delta, BOX, bins=bins)
-    np.testing.assert_allclose(power[0].numpy(), expected, rtol=FLOAT64)
-    np.testing.assert_allclose(bins.wavenumbers(BOX).numpy(), k, rtol=FLOAT64)
+    expect_close(power[0], expected, FLOAT64)
+    expect_close(bins.wavenumbers(BOX), k, FLOAT64)
     np.testing.assert_array_equal(bins.n_plane.numpy(), plane)
     np.testing.assert_array_equal(bins.n_modes.numpy(), independent)
 
@@ -155,16 +158,16 @@ def test_direction_and_place_do_not_matter() -> None:
     power = power_spectrum(delta, BOX)
     turned = [torch.rot90(view, turns, (1, 2)) for turns in range(4) for view in (delta, delta.flip(1))]
     for view in [*turned, delta.transpose(1, 2), delta.roll((5, -9), (1, 2))]:
-        torch.testing.assert_close(power_spectrum(view, BOX), power, rtol=FLOAT64, atol=0)
+        expect_close(power_spectrum(view, BOX), power, FLOAT64)
 
 
 def test_slices_do_not_know_each_other() -> None:
     delta = white_noise(6, 16, seed=6)
     whole = power_spectrum(delta, BOX)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    torch.testing.assert_close(power_spectrum(delta[order], BOX), whole[order], rtol=FLOAT64, atol=0)
+    expect_close(power_spectrum(delta[order], BOX), whole[order], FLOAT64)
     parts = torch.cat([power_spectrum(part, BOX) for part in delta.split([1, 2, 3])])
-    torch.testing.assert_close(parts, whole, rtol=FLOAT64, atol=0)
+    expect_close(parts, whole, FLOAT64)
 
 
 def test_pieces_that_stay_in_cache_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +175,7 @@ def test_pieces_that_stay_in_cache_are_the_whole(monkeypatch: pytest.MonkeyPatch
     whole = power_spectrum(delta, BOX)
     # Three slices at a time: 7 do not divide evenly.
     monkeypatch.setattr(module, "_PIXELS_AT_A_TIME", 3 * 16**2)
-    torch.testing.assert_close(power_spectrum(delta, BOX), whole, rtol=FLOAT64, atol=0)
+    expect_close(power_spectrum(delta, BOX), whole, FLOAT64)
 
 
 def test_gradient() -> None:
@@ -186,17 +189,25 @@ def test_short_floats_are_summed_in_float64(dtype: torch.dtype, tolerance: float
     delta = white_noise(2, 32, seed=8).to(dtype)
     power = power_spectrum(delta, BOX)
     assert power.dtype == torch.float64
-    torch.testing.assert_close(power, power_spectrum(delta.double(), BOX), rtol=tolerance, atol=0)
+    expect_close(power, power_spectrum(delta.double(), BOX), tolerance)
+
+
+def expect_gaussian_scatter(variance: torch.Tensor, bins: RadialBins, n_slices: int) -> None:
+    """Variance of P(k) of white noise of variance 1, ring by ring and, to a per cent, of all rings together."""
+    ratio = variance / bins.gaussian_variance(torch.full((bins.n_bins,), (BOX / bins.n_pixels) ** 2))
+    # The variance of n chi-squared numbers with d degrees of freedom scatters by sqrt((2 + 12 / d) / n).
+    weight = n_slices / (2 + 12 / bins.n_plane)
+    assert ((ratio - 1).abs() < SIGMAS / weight.sqrt()).all()
+    assert abs(float((ratio * weight).sum() / weight.sum()) - 1) < SIGMAS / float(weight.sum()) ** 0.5
 
 
 def test_scatter_of_gaussian_slices() -> None:
-    n_slices = 3000
-    bins = radial_bins(16)
-    scatter = power_spectrum(white_noise(n_slices, 16, seed=9), BOX, bins=bins).var(0)
-    expected = bins.gaussian_variance(torch.full((bins.n_bins,), (BOX / 16) ** 2))
-    # The variance of n chi-squared numbers with d degrees of freedom scatters by sqrt((2 + 12 / d) / n).
-    tolerance = 4 * torch.sqrt((2 + 12 / bins.n_plane) / n_slices)
-    assert torch.all((scatter / expected - 1).abs() < tolerance)
+    bins, n_slices = radial_bins(16), 10_000
+    variance = power_spectrum(white_noise(n_slices, 16, seed=9), BOX, bins=bins).var(0)
+    expect_gaussian_scatter(variance, bins, n_slices)
+    for wrong in (FIVE_PERCENT, 1 / FIVE_PERCENT):
+        with pytest.raises(AssertionError):
+            expect_gaussian_scatter(variance * wrong, bins, n_slices)
 
 
 def test_linear_rings_are_complete() -> None:
@@ -206,17 +217,15 @@ def test_linear_rings_are_complete() -> None:
     # (1, 0) and (1, 1) with their likes: 4 + 4 modes of length 1 and sqrt(2).
     assert float(bins.n_plane[0]) == 8
     assert float(bins.n_modes[0]) == 4
-    torch.testing.assert_close(float(bins.centres[0]), (1 + math.sqrt(2)) / 2)
+    expect_close(bins.centres[0], (1 + math.sqrt(2)) / 2, FLOAT64)
 
 
 def test_rodriguez2018_rings() -> None:
     bins = radial_bins(256, "rodriguez2018")
     edges = np.geomspace(1, math.sqrt(2) * 128, 50)
-    np.testing.assert_allclose(bins.edges.numpy(), edges)
-    np.testing.assert_allclose(
-        bins.centres[bins.n_plane > 0].numpy(), (0.5 * (edges[1:] + edges[:-1]))[bins.n_plane.numpy() > 0]
-    )
+    expect_close(bins.edges, edges, FLOAT64)
     empty = bins.n_plane == 0
+    expect_close(bins.centres[~empty], (0.5 * (edges[1:] + edges[:-1]))[~empty], FLOAT64)
     assert int(empty.sum()) == 6
     power = power_spectrum(white_noise(1, 256), BOX, bins=bins)
     assert torch.equal(power[0].isnan(), empty)
@@ -269,13 +278,13 @@ class TestStatistic:
     def test_units(self) -> None:
         statistic = PowerSpectrum()
         fundamental = 2 * math.pi / BOX
-        np.testing.assert_allclose(statistic.edges(self.metadata), fundamental * np.arange(1, 9))
-        np.testing.assert_allclose(statistic.centres(self.metadata)[0], fundamental * (1 + math.sqrt(2)) / 2)
+        expect_close(statistic.edges(self.metadata), fundamental * np.arange(1, 9), FLOAT64)
+        expect_close(statistic.centres(self.metadata)[0], fundamental * (1 + math.sqrt(2)) / 2, FLOAT64)
 
     def test_density_is_not_renormalised_by_the_slice(self) -> None:
         density = white_noise(2, 16, seed=10).exp().float()
         power = PowerSpectrum().per_slice(density, self.metadata)
-        torch.testing.assert_close(PowerSpectrum().per_slice(2 * density, self.metadata), 4 * power)
+        expect_close(PowerSpectrum().per_slice(2 * density, self.metadata), 4 * power, FLOAT64)
 
     def test_judged_rings_end_below_nyquist(self) -> None:
         statistic = PowerSpectrum(to_corner=True)
