@@ -159,7 +159,7 @@ class SliceJob:
 
 
 class Team:
-    """The worker processes of this rank; use as a context manager.
+    """The worker processes of this rank, or none where one process does it all; use as a context manager.
 
     Parameters
     ----------
@@ -174,14 +174,15 @@ class Team:
         # A fresh interpreter: forking one that runs threads (torch, HDF5) may hang.
         context = multiprocessing.get_context("spawn")
         self._members: list[tuple[Any, Connection]] = []
-        for i in range(job.processes):
+        for i in range(job.processes if job.n_workers > 1 else 0):
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, rank * job.processes + i, theirs))
             self._members.append((process, ours))
 
     def __enter__(self) -> Team:
         try:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
+            if self._members:
+                self.job.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.job.folder}: cannot be written ({os.strerror(error.errno or 0)})") from None
         for process, _ in self._members:
@@ -195,7 +196,7 @@ class Team:
             if kind is not None and process.pid is not None:
                 process.terminate()
             process.join()
-        if self.rank == 0:
+        if self._members and self.rank == 0:
             shutil.rmtree(self.job.folder, ignore_errors=True)
 
     def check(self) -> bool:
@@ -231,23 +232,41 @@ class Team:
         while not self.check():
             time.sleep(_LOOK)
 
-    def collect(self, source: AbstractSnapshot, snapshot: int, turn: int) -> SlabCounter:
+    def collect(
+        self, source: AbstractSnapshot, snapshot: int, turn: int, *, on_particles: Callable[[int], object]
+    ) -> SlabCounter:
         """Return the sum over all workers of one pass over a snapshot.
+
+        Parameters
+        ----------
+        source, snapshot
+            The snapshot and its number.
+        turn
+            Which pass.
+        on_particles
+            Called with the number of particles that have been added.
 
         Raises
         ------
         UserError
-            If a worker fails or is not heard of, or particles are missing.
+            If a file cannot be read, a worker fails or is not heard of, or particles are missing.
         """
         counter = self.job.counter(source, self.job.passes[turn])
+        if self.job.n_workers == 1:
+            for positions, masses in source.particles(weights=self.job.weighted):
+                counter.add(positions, masses)
+                on_particles(len(positions))
+            return counter
         ends = []
         alive = _Pulse(self.job.sign(-1))
         for worker in range(self.job.n_workers):
             if self.job.files(source, snapshot, turn, worker):
                 part = self.job.part(snapshot, turn, worker)
                 self._wait_for(part, worker, alive)
+                n_before = counter.n_particles
                 ends.append(_add_part(counter, part))
                 part.unlink()
+                on_particles(counter.n_particles - n_before)
         source._require_whole(counter.n_particles, min(low for low, _ in ends), max(high for _, high in ends))
         return counter
 

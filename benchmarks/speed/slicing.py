@@ -1,8 +1,7 @@
 """Particles per second of mass assignment beside other ways, and memory of `cosmogan slice` on a large snapshot.
 
 python benchmarks/speed/slicing.py rates [MILLIONS]                 default: 4; Pylians in the table if it is installed
-python benchmarks/speed/slicing.py memory [SIDE [PROCESSES ...]]    default: 512 1 2; writes 12 SIDE^3 bytes to a folder
-                                                                    of its own and removes it
+python benchmarks/speed/slicing.py memory [SIDE]        default: 512; writes 12 SIDE^3 bytes, and removes them
 
 Positions are uniform in the box and in no order: the worst case for caches. Rates are the best of five, in seconds of
 processor time, so that other programs on the machine count little: with two processes, each has half of the particles
@@ -28,6 +27,8 @@ BOX = 350.0
 PIXELS = SLABS = 256
 REPEATS = 5
 N_FILES = 16
+# Assignment, memory and processes.
+RUNS = (("NGP", "2 GB", 1), ("NGP", "2 GB", 2), ("CIC", "2 GB", 1), ("CIC", "4 GB", 2), ("CIC", "0.8 GB", 1))
 SHAPE = (SLABS, PIXELS, PIXELS)
 Method = Callable[[np.ndarray], Callable[[], object]]
 
@@ -170,7 +171,7 @@ def family_bytes(pid: int) -> int:
     return total
 
 
-def memory(side: int, counts: list[int]) -> None:
+def memory(side: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.perf_counter()
@@ -181,11 +182,10 @@ def memory(side: int, counts: list[int]) -> None:
         print("500 of 1000 slabs of 256^2 pixels along three axes\n")
         print("| assignment | memory asked for | processes | read | peak memory (GB) | wall (s) | particles/s |")
         print("|---|---|---|---|---|---|---|")
-        for assignment, budget in (("NGP", "4 GB"), ("CIC", "4 GB"), ("CIC", "1.5 GB")):
-            for processes in counts:
-                peak, wall, n_passes = slice_once(snapshot, folder / "out.h5", assignment, budget, processes)
-                cells = [assignment, budget, processes, f"{n_passes} x", f"{peak / 1e9:.2f}", f"{wall:.0f}"]
-                print("|", " | ".join(map(str, cells)), f"| {side**3 / wall / 1e6:.1f} M |", flush=True)
+        for assignment, budget, processes in RUNS:
+            peak, wall, n_passes = slice_once(snapshot, folder / "out.h5", assignment, budget, processes)
+            cells = [assignment, budget, processes, f"{n_passes} x", f"{peak / 1e9:.2f}", f"{wall:.0f}"]
+            print("|", " | ".join(map(str, cells)), f"| {side**3 / wall / 1e6:.1f} M |", flush=True)
 
 
 def slice_once(snapshot: Path, out: Path, assignment: str, budget: str, processes: int) -> tuple[int, float, int]:
@@ -211,8 +211,7 @@ def main() -> None:
     if words[0] == "rates":
         rates(float(words[1]) if len(words) > 1 else 4)
     elif words[0] == "memory":
-        numbers = [int(word) for word in words[1:]]
-        memory(numbers[0] if numbers else 512, numbers[1:] or [1, 2])
+        memory(int(words[1]) if len(words) > 1 else 512)
     else:
         sys.exit(__doc__)
 

@@ -57,9 +57,11 @@ def collected(folder: Path, job: SliceJob, snapshots: list[str]) -> list[np.ndar
     grids = []
     for number, path in enumerate(snapshots):
         for turn in range(len(job.passes)):
-            for worker in range(job.n_workers):
+            for worker in range(job.n_workers if job.n_workers > 1 else 0):
                 workers.count_share(job, worker, number, turn, lambda: None)
-            grids += team.collect(open_snapshot(path), number, turn).grids
+            n_added: list[int] = []
+            grids += team.collect(open_snapshot(path), number, turn, on_particles=n_added.append).grids
+            assert sum(n_added) == 3000
     assert list(job.folder.iterdir()) == []
     job.folder.rmdir()
     return grids
@@ -138,7 +140,7 @@ def test_a_silent_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     job.folder.mkdir()
     workers.count_share(job, 0, 0, 0, lambda: None)
     with pytest.raises(UserError, match="rank 1 of 2 has given no sign of life"):
-        Team(job, 0).collect(open_snapshot(snapshot), 0, 0)
+        Team(job, 0).collect(open_snapshot(snapshot), 0, 0, on_particles=print)
 
 
 def test_missing_particles_are_noticed(tmp_path: Path):
@@ -151,7 +153,7 @@ def test_missing_particles_are_noticed(tmp_path: Path):
     with workers.h5py.File(job.part(0, 0, 1), "r+") as handle:
         handle.attrs["n_particles"] -= 1
     with pytest.raises(UserError, match="announces 3000 particles and the files hold 2999"):
-        Team(job, 0).collect(source, 0, 0)
+        Team(job, 0).collect(source, 0, 0, on_particles=print)
 
 
 @pytest.mark.distributed
