@@ -1,6 +1,6 @@
 """P(k) of 512 slices of 256 x 256: cosmogan against Pylians, powerbox and plain numpy, side by side in one run.
 
-python benchmarks/speed/power_spectrum.py [--rounds 7] [--slices 512] [--pixels 256]
+python benchmarks/speed/power_spectrum.py [--rounds 7] [--slices 512] [--pixels 256] [--threads 1 2]
 
 All codes run once per round, one after the other, so that a busy machine slows all alike; ratios are those of the best
 rounds. How to install Pylians and powerbox: benchmarks/accuracy/statistics/README.md.
@@ -69,12 +69,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slices", type=int, default=512)
     parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     shape = (arguments.slices, arguments.pixels, arguments.pixels)
     delta = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     # Rings are made once per process.
     radial_bins(arguments.pixels)
-    runs = [(name, threads) for threads in (1, 2) for name in CODES if threads == 1 or "numpy" not in name]
+    runs = [(name, threads) for threads in arguments.threads for name in CODES if threads == 1 or "numpy" not in name]
     wall: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
     cpu: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
     expected = numpy(delta, 1)

@@ -103,7 +103,9 @@ def radial_bins(
     binning
         ``"linear"``: edges at multiples of the fundamental. ``"log"``: edges at those multiples that come nearest to
         equal steps in the logarithm, so no ring is empty. ``"rodriguez2018"``: 50 logarithmic edges from the
-        fundamental to the corner, with k the middle of the ring; several rings are empty.
+        fundamental to the corner, with k the middle of the ring; several rings are empty. Averages are over the full
+        plane in all cases: analysis codes of that lineage average over the half plane of ``rfft2``, in which modes
+        along one axis weigh double; as unbiased, but different in a single slice.
     n_bins
         Rings aimed at by ``"log"`` (fewer at small n, where edges coincide), 20 if not given; for no other binning.
     to_corner
