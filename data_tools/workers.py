@@ -324,10 +324,13 @@ def _work(job: SliceJob, worker: int, channel: Connection) -> None:
 
     try:
         waiting: list[Path] = []
-        for snapshot in range(len(job.snapshots)):
+        for snapshot, path in enumerate(job.snapshots):
+            source = open_snapshot(path, **job.opening)
             for turn in range(len(job.passes)):
-                waiting = _wait_for_room(job, waiting, beat)
-                waiting.append(count_share(job, worker, snapshot, turn, beat))
+                # Without work left there is nothing to wait for: rank 0 may be done, and the folder gone.
+                if job.files(source, snapshot, turn, worker):
+                    waiting = _wait_for_room(job, waiting, beat)
+                    waiting.append(count_share(job, worker, source, snapshot, turn, beat))
     except UserError as error:
         channel.send(str(error))
     except OSError as error:
@@ -347,15 +350,19 @@ def _wait_for_room(job: SliceJob, waiting: Sequence[Path], beat: Callable[[], No
         time.sleep(_LOOK)
 
 
-def count_share(job: SliceJob, worker: int, snapshot: int, turn: int, beat: Callable[[], None]) -> Path:
-    """Count a worker's files of a snapshot in one pass, if it has any.
+def count_share(
+    job: SliceJob, worker: int, source: AbstractSnapshot, snapshot: int, turn: int, beat: Callable[[], None]
+) -> Path:
+    """Count a worker's files of a snapshot in one pass.
 
     Parameters
     ----------
     job
         What to do.
-    worker, snapshot, turn
-        Which worker, snapshot and pass.
+    worker
+        Which worker.
+    source, snapshot, turn
+        The snapshot, its number, and that of the pass.
     beat
         Called for each block of particles.
 
@@ -368,11 +375,10 @@ def count_share(job: SliceJob, worker: int, snapshot: int, turn: int, beat: Call
     UserError
         If a file cannot be read.
     """
-    source = open_snapshot(job.snapshots[snapshot], **job.opening)
     part = job.part(snapshot, turn, worker)
-    files = job.files(source, snapshot, turn, worker)
-    if not files or part.exists():
+    if part.exists():
         return part
+    files = job.files(source, snapshot, turn, worker)
     counter = job.counter(source, job.passes[turn])
     low, high = math.inf, -math.inf
     for positions, masses in source.particles(weights=job.weighted, files=files):

@@ -9,6 +9,8 @@ from data_tools.assignment import ASSIGNMENTS, assign, compiled_loops, weight_bi
 BOX = 100.0
 # Weights are rounded to 2^-20 along each side.
 WEIGHT_TOLERANCE = 2e-6
+# Sums of some hundred float32 numbers.
+FLOAT32_TOLERANCE = 1e-5
 # Widths of the clouds in pixels, and their profiles as functions of the distance to the centre of a pixel.
 PROFILES = {
     "NGP": lambda d: ((d >= -0.5) & (d < 0.5)).astype(float),
@@ -136,3 +138,16 @@ def test_sums_of_weights_cannot_overflow(n_particles: int):
 def test_an_unknown_assignment_is_named():
     with pytest.raises(UserError, match="assignment 'PCS': expected one of NGP, CIC, TSC"):
         weight_bits("PCS", 10)
+
+
+@pytest.mark.parametrize("scheme", ASSIGNMENTS)
+def test_pylians_agrees(scheme: str):
+    library = pytest.importorskip("MAS_library", reason="Pylians is not installed")
+    positions = random_positions(3000)
+    grid = assigned(positions, scheme, slabs=1)[2][0] / 4.0 ** weight_bits(scheme, len(positions))
+    # Cells of Pylians are centred on whole numbers, ours half a cell further.
+    shifted = np.ascontiguousarray((positions[:, :2] - 0.5 * BOX / 8) % BOX, np.float32)
+    theirs = np.zeros((8, 8), np.float32)
+    library.MA(shifted, theirs, np.float32(BOX), scheme, verbose=False)
+    assert np.abs(grid - theirs).max() < FLOAT32_TOLERANCE * grid.max()
+    assert np.abs(1.05 * grid - theirs).max() > FLOAT32_TOLERANCE * grid.max()

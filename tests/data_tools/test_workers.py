@@ -57,10 +57,12 @@ def collected(folder: Path, job: SliceJob, snapshots: list[str]) -> list[np.ndar
     grids = []
     for number, path in enumerate(snapshots):
         for turn in range(len(job.passes)):
+            source = open_snapshot(path)
             for worker in range(job.n_workers if job.n_workers > 1 else 0):
-                workers.count_share(job, worker, number, turn, lambda: None)
+                if job.files(source, number, turn, worker):
+                    workers.count_share(job, worker, source, number, turn, lambda: None)
             n_added: list[int] = []
-            grids += team.collect(open_snapshot(path), number, turn, on_particles=n_added.append).grids
+            grids += team.collect(source, number, turn, on_particles=n_added.append).grids
             assert sum(n_added) == 3000
     assert list(job.folder.iterdir()) == []
     job.folder.rmdir()
@@ -138,7 +140,7 @@ def test_a_silent_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     snapshot = write_snapshot(tmp_path)
     job = job_of(tmp_path, [snapshot], ranks=2)
     job.folder.mkdir()
-    workers.count_share(job, 0, 0, 0, lambda: None)
+    workers.count_share(job, 0, open_snapshot(snapshot), 0, 0, lambda: None)
     with pytest.raises(UserError, match="rank 1 of 2 has given no sign of life"):
         Team(job, 0).collect(open_snapshot(snapshot), 0, 0, on_particles=print)
 
@@ -149,7 +151,7 @@ def test_missing_particles_are_noticed(tmp_path: Path):
     job = job_of(tmp_path, [snapshot], processes=2)
     job.folder.mkdir()
     for worker in range(2):
-        workers.count_share(job, worker, 0, 0, lambda: None)
+        workers.count_share(job, worker, source, 0, 0, lambda: None)
     with workers.h5py.File(job.part(0, 0, 1), "r+") as handle:
         handle.attrs["n_particles"] -= 1
     with pytest.raises(UserError, match="announces 3000 particles and the files hold 2999"):
