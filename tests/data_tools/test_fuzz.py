@@ -14,7 +14,6 @@ limit would end. What comes out is one of
 
 import faulthandler
 import math
-import resource
 import shutil
 import struct
 from collections import Counter
@@ -32,13 +31,15 @@ from gadget_files import write_binary, write_hdf5
 from swift_files import H, write_swift
 
 from cosmogan.errors import UserError
-from data_tools.snapshots import open_snapshot
+from data_tools.snapshots import Slab, open_snapshot
 
 N = 1200
 BOX = 100.0
 REDSHIFT = 0.5
 # Positions are float32 and may be multiplied by a unit.
 ROUNDING = 1e-6
+# Read besides, with the index of places where there is one.
+SLAB = Slab(1, 10.0, 20.0)
 # One damaged file takes some milliseconds.
 SECONDS = 20
 # All of a family's damaged files hold some 50 kB; HDF5 keeps caches of some megabytes.
@@ -369,6 +370,7 @@ def outcome(sample: Sample, done: Damage) -> str:
     try:
         snapshot = open_snapshot(sample.path, **sample.options)
         read = list(snapshot.particles(500, weights=sample.masses is not None))
+        in_slab = list(snapshot.positions(500, slab=SLAB))
     except UserError as error:
         clear = "\n" not in str(error) and "snap" in str(error) and len(str(error)) < 2000
         return "refused" if clear else f"unclear: {error}"
@@ -376,6 +378,9 @@ def outcome(sample: Sample, done: Damage) -> str:
         return f"traceback: {error!r}"
     positions = np.concatenate([block for block, _ in read])
     masses = None if sample.masses is None else np.concatenate([block for _, block in read])
+    inside = SLAB.contains(positions, snapshot.header.box_size)
+    if len(positions) and not np.array_equal(np.concatenate([positions[:0], *in_slab]), positions[inside]):
+        return "wrong: the slab is not that of all particles"
     return judge(sample, done, snapshot.header, positions, masses)
 
 
@@ -413,7 +418,7 @@ def judge(sample: Sample, done: Damage, header, positions: np.ndarray, masses: n
 
 def run(family: str, seeds: list[int], folder: str) -> tuple[Counter, float]:
     """Damage and read one snapshot per seed; return outcomes by kind of damage, and megabytes of memory taken."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     outcomes: Counter = Counter()
     for seed in seeds:
         faulthandler.dump_traceback_later(SECONDS, exit=True)
@@ -424,7 +429,15 @@ def run(family: str, seeds: list[int], folder: str) -> tuple[Counter, float]:
         outcomes[done.kind, result if result in GOOD else f"{result} (seed {seed})"] += 1
         shutil.rmtree(place)
         faulthandler.cancel_dump_traceback_later()
-    return outcomes, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return outcomes, peak_megabytes() - before
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has had (Linux; elsewhere 0)."""
+    # Not getrusage, which counts the parent's memory too.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 GOOD = ("refused", "right", "payload", "value")
