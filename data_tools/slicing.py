@@ -18,8 +18,9 @@ from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
 from cosmogan.units import Cosmology, format_length, parse_length
 from data_tools.assignment import ASSIGNMENTS, compiled_loops
 from data_tools.slabs import SlabCounter, append_slabs, grid_dtype, number_kept, plan_passes
+from data_tools.slice_job import SliceJob, find_rank, name_run
 from data_tools.snapshots import AbstractSnapshot, SnapshotHeader, open_snapshot
-from data_tools.workers import SliceJob, Team, find_rank, name_run
+from data_tools.workers import Team
 
 __all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "slice_snapshots"]
 
@@ -118,6 +119,7 @@ def slice_snapshots(
         If a snapshot cannot be read, snapshots differ in box, redshift or cosmology, the slabs do not divide the box,
         memory does not suffice, or the file cannot be written.
     """
+    # What is there, and what is asked for.
     rank, ranks = find_rank(os.environ)
     if not snapshots:
         raise UserError("snapshots: expected at least one file")
@@ -153,6 +155,8 @@ def slice_snapshots(
         assignment=assignment,
         weighted=weights == "mass",
     )
+
+    # Who does what.
     n_units = sum(len(source.files) for source in sources)
     n_kept = number_kept(n_slabs, every)
     # More processes than files share the slabs out; beyond those they would be idle.
@@ -184,6 +188,8 @@ def slice_snapshots(
         processes=processes,
         run=name_run(os.environ, ranks),
     )
+
+    # The work.
     if rank > 0:
         with Team(job, rank) as team:
             team.finish()

@@ -23,6 +23,7 @@ WITHOUT_TORCH = (
     "data_tools/published/",
     "data_tools/assignment",
     "data_tools/slabs.py",
+    "data_tools/slice_job.py",
     "data_tools/slicing.py",
     "data_tools/snapshots/",
     "data_tools/workers.py",
