@@ -252,9 +252,7 @@ def missing_sources(data: h5py.Dataset, path: Path) -> tuple[list[Path], list[Pa
 def _require_written(data: h5py.Dataset, path: Path) -> None:
     # HDF5 reads what was never written as zeros, without an error.
     if data.is_virtual:
-        missing = missing_sources(data, path)[1]
-        if missing:
-            raise UserError(f"{missing[0]}: no such file; {path.name} refers to it for {data.name}")
+        _require_sources(data, path)
     elif data.chunks is not None:
         n_chunks = math.prod(-(-n // chunk) for n, chunk in zip(data.shape, data.chunks, strict=True))
         if data.id.get_num_chunks() != n_chunks:
@@ -264,3 +262,24 @@ def _require_written(data: h5py.Dataset, path: Path) -> None:
             )
     elif data.id.get_storage_size() < data.nbytes:
         raise UserError(f"{path}: {data.name} was never written; copy or write the file again")
+
+
+def _require_sources(data: h5py.Dataset, path: Path) -> None:
+    """Make sure that all data behind a virtual data set are there."""
+    missing = missing_sources(data, path)[1]
+    if missing:
+        raise UserError(f"{missing[0]}: no such file; {path.name} refers to it for {data.name}")
+    n_mapped = 0
+    for source in data.virtual_sources():
+        file = path if source.file_name == "." else path.parent / source.file_name
+        with open_hdf5(file) as handle, reading(file, source.dset_name):
+            part = handle.get(source.dset_name)
+            last = source.src_space.get_select_bounds()[1]
+            if not isinstance(part, h5py.Dataset) or any(i >= n for i, n in zip(last, part.shape, strict=True)):
+                found = part.shape if isinstance(part, h5py.Dataset) else "nothing"
+                raise UserError(f"{file}: holds {found} as {source.dset_name}; {path.name} refers to more there")
+            require_filters(part, file)
+            _require_written(part, file)
+        n_mapped += source.vspace.get_select_npoints()
+    if n_mapped != data.size:
+        raise UserError(f"{path}: {data.name} is virtual, and {n_mapped} of its {data.size} numbers lie in other files")

@@ -298,6 +298,46 @@ def test_data_that_were_never_written_are_not_zeros(tmp_path: Path, positions: n
             gather(open_snapshot(path))
 
 
+def write_virtual(path: Path, parts: list[np.ndarray], *, n_mapped: int = N) -> None:
+    write_hdf5(path, np.concatenate(parts))
+    with h5py.File(path, "r+") as handle:
+        layout, start = h5py.VirtualLayout((N, 3), "f4"), 0
+        for i, part in enumerate(parts):
+            name = path.with_name(f"part{i}.h5")
+            with h5py.File(name, "w") as file:
+                file["x"] = part
+            n = min(len(part), n_mapped - start)
+            layout[start : start + n] = h5py.VirtualSource(name.name, "x", part.shape)[:n]
+            start += n
+        del handle["PartType1/Coordinates"]
+        handle.create_virtual_dataset("PartType1/Coordinates", layout)
+
+
+def test_virtual_data_sets_are_complete_or_refused(tmp_path: Path, positions: np.ndarray):
+    # HDF5 itself reads zeros in place of what it does not find.
+    path, part, parts = tmp_path / "snap.hdf5", tmp_path / "part1.h5", np.array_split(positions, 3)
+    write_virtual(path, parts)
+    assert np.array_equal(gather(open_snapshot(path)), positions)
+    raw = part.read_bytes()
+    part.write_bytes(raw[:1000])
+    with pytest.raises(UserError, match=r"part1\.h5: is cut short"):
+        gather(open_snapshot(path))
+    with h5py.File(part, "w") as file:
+        file["x"] = parts[1][:-1]
+    with pytest.raises(UserError, match=r"part1\.h5: holds \(16, 3\) as x; snap\.hdf5 refers to more there"):
+        gather(open_snapshot(path))
+    with h5py.File(part, "w") as file:
+        file["y"] = parts[1]
+    with pytest.raises(UserError, match=r"part1\.h5: holds nothing as x"):
+        gather(open_snapshot(path))
+    part.unlink()
+    with pytest.raises(UserError, match=r"part1\.h5: no such file; snap\.hdf5 refers to it"):
+        gather(open_snapshot(path))
+    write_virtual(path, parts, n_mapped=N - 1)
+    with pytest.raises(UserError, match="147 of its 150 numbers"):
+        gather(open_snapshot(path))
+
+
 def test_files_are_shared_out(tmp_path: Path, positions: np.ndarray):
     for i, part in enumerate(np.array_split(positions, 3)):
         write_hdf5(tmp_path / f"snap.{i}.hdf5", part, n_total=N, n_files=3)
