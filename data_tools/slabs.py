@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import NoReturn
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -150,7 +151,9 @@ class SlabCounter:
         if self.total > 2**_LARGEST_SUM_BITS:
             self._refuse()
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
+        if self.mass_unit is None:
+            raise UserError("more particles come than the header of the snapshot announces; copy or write it again")
         raise UserError(
             f"masses exceed that of the first particles more than {2**_MASS_HEADROOM_BITS}-fold on average; slice one "
             "type of particle at a time, or count particles without weights"

@@ -89,5 +89,5 @@ def test_masses_without_room_are_refused(heavy: float):
 def test_more_particles_than_there_is_room_for_are_refused():
     counter = counted(assignment="CIC")
     counter.grow(1, 2**62 - counter.total)
-    with pytest.raises(UserError, match="exceed"):
+    with pytest.raises(UserError, match="more particles come"):
         counter.grow(1, 1)
