@@ -7,6 +7,7 @@ import math
 import os
 import tokenize
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Index = tuple[int | slice, ...]
 _LARGEST_UNPACKED = 2**31
 # What NumPy raises on headers and data that are none.
 _NPY_ERRORS = (ValueError, OSError, EOFError, OverflowError, MemoryError, TypeError, SyntaxError, tokenize.TokenError)
-_NPZ_ERRORS = (*_NPY_ERRORS, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError)
+_NPZ_ERRORS = (*_NPY_ERRORS, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError)
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 

@@ -74,12 +74,13 @@ def survey(values: Field, quantity: str | None = None, scale: float | None = Non
         if quantity is not None:
             piece = positive(piece, quantity, scale, values.array.name)
         wide = piece.astype(np.float64, copy=False).ravel()
-        total += float(wide.sum())
-        squares += float(wide @ wide)
+        with np.errstate(over="ignore"):
+            total += float(wide.sum())
+            squares += float(wide @ wide)
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
     size = math.prod(values.shape)
     mean = total / size
-    return Survey(mean, math.sqrt(max(squares / size - mean**2, 0.0)), low, high, whole)
+    return Survey(mean, math.sqrt(max(squares / size - mean * mean, 0.0)), low, high, whole)
 
 
 def pieces(values: Field) -> Iterator[tuple[int, np.ndarray]]:
@@ -109,7 +110,8 @@ def positive(values: np.ndarray, quantity: str, scale: float | None, name: str) 
         If a value is outside the range of the quantity.
     """
     if quantity == "delta":
-        values = values + values.dtype.type(1)
+        # Half precision would round 1 + delta to a thousandth.
+        values = values + np.ones((), np.result_type(values, np.float32))
     elif quantity == "scaled":
         assert scale is not None
         if values.min() < -1 or values.max() >= 1:

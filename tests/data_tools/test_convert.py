@@ -16,6 +16,7 @@ from tests.data_tools import published_files as files
 # float32 resolves 6e-8; a density is at most three roundings from its float64 value.
 DENSITY_ROUNDING = 3e-7
 PLAIN = {"box_size": "100 Mpc/h", "redshift": 0.0}
+FIELD = files.density(np.random.default_rng(0), 8, 8, 8)
 STACK = PLAIN | {"thickness": "2 Mpc/h", "periodic": False}
 
 
@@ -254,6 +255,14 @@ def test_types_and_orders_of_bytes_make_no_difference(tmp_path: Path, dtype: str
     np.testing.assert_array_equal(read.slices, slabs(cube))
 
 
+def test_half_precision_of_delta_is_kept(tmp_path: Path):
+    delta = (FIELD - 1).astype(np.float16)
+    delta[0, 0, 0] -= np.float16(delta.mean(dtype=np.float64) * delta.size)
+    read = converted(npy(tmp_path, delta), quantity="delta", **PLAIN)
+    expected = slabs(delta.astype(np.float64) + 1)
+    np.testing.assert_allclose(read.slices, expected / expected.mean(), rtol=DENSITY_ROUNDING, atol=DENSITY_ROUNDING)
+
+
 def test_slabs_sum_counts_and_average_densities(tmp_path: Path):
     cube = files.counts(np.random.default_rng(0), 8, 5)
     path = npy(tmp_path, cube)
@@ -307,9 +316,6 @@ def test_as_many_slices_as_pixels_can_be_said(tmp_path: Path, capsys: pytest.Cap
     assert len(converted(path, **PLAIN).slices) == 24
     assert "--layout slices" in capsys.readouterr().err
     assert len(converted(path, layout="slices", **STACK).slices) == 8
-
-
-FIELD = files.density(np.random.default_rng(0), 8, 8, 8)
 
 
 @pytest.mark.parametrize(
