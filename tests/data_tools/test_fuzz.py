@@ -153,13 +153,23 @@ def _count(file: Path) -> int:
 def _write_array(folder, rng, positions, masses, n_files, box) -> Sample:
     options = {"box_size": f"{box:g} Mpc/h", "redshift": REDSHIFT}
     dtype, order = rng.choice(["<f4", ">f4", "<f8"]), rng.choice(["C", "F"])
-    path = folder / rng.choice(["snap.npy", "snap.h5"])
+    path = folder / rng.choice(["snap.npy", "snap.h5", "snap_virtual.h5"])
+    files = [path]
     if path.suffix == ".npy":
         np.save(path, np.asarray(positions, dtype, order=order))
-        return Sample(str(path), [path], positions, cosmology={}, options=options)
-    with h5py.File(path, "w") as handle:
-        handle.create_dataset("a/positions", data=positions.astype(dtype), compression=rng.choice([None, "gzip"]))
-    return Sample(f"{path}:/a/positions", [path], positions, cosmology={}, options=options)
+        return Sample(str(path), files, positions, cosmology={}, options=options)
+    layout, half, compression = h5py.VirtualLayout((N, 3), dtype), N // 2, rng.choice([None, "gzip"])
+    if path.name == "snap_virtual.h5":
+        files += [folder / "snap_part0.h5", folder / "snap_part1.h5"]
+    parts = np.array_split(positions, len(files[1:]) or 1)
+    for i, (file, part) in enumerate(zip(files[1:] or files, parts, strict=True)):
+        with h5py.File(file, "w") as handle:
+            handle.create_dataset("a/positions", data=part.astype(dtype), compression=compression)
+            layout[i * half : i * half + len(part)] = h5py.VirtualSource(file.name, "a/positions", part.shape)
+    if len(files) > 1:
+        with h5py.File(path, "w") as handle:
+            handle.create_virtual_dataset("a/positions", layout)
+    return Sample(f"{path}:/a/positions", files, positions, cosmology={}, options=options)
 
 
 def damage(family: str, folder: Path, rng: np.random.Generator) -> tuple[Sample, Damage]:
@@ -190,8 +200,10 @@ def damage(family: str, folder: Path, rng: np.random.Generator) -> tuple[Sample,
         victim.write_bytes(raw)
         return sample, Damage(kind, n_bytes)
     if kind == "files exchanged":
-        # The same particles in another order where there are several files.
-        other = sample.files[rng.integers(len(sample.files))]
+        # The same particles in another order where there are several files. A part of plain positions in place of the
+        # virtual file is as good a file.
+        files = (sample.files[1:] if family == "arrays" else None) or sample.files
+        victim, other = (files[i] for i in rng.integers(len(files), size=2))
         one, two = victim.read_bytes(), other.read_bytes()
         victim.write_bytes(two)
         other.write_bytes(one)
