@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.slices import ASSIGNMENTS, SliceMetadata, SliceWriter, require_absent
-from cosmogan.units import Cosmology, format_length
+from cosmogan.units import Cosmology, format_length, parse_length
 from data_tools.published.base import QUANTITIES, PublishedFile, Realisation, Request
 from data_tools.published.detect import open_published
 from data_tools.published.quantity import Survey, decide, survey
@@ -36,6 +36,8 @@ _MUST_AGREE = (
 )
 # Means over a box, of simulations with the same number of particles, differ by rounding only.
 _MEAN_ROUNDING = 1e-6
+# A thickness given by hand may differ from box / slabs by its rounding.
+_THICKNESS_ROUNDING = 1e-4
 _LARGEST_COUNT = np.iinfo(np.uint16).max
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
@@ -97,11 +99,12 @@ def convert(
     scale
         The a of scaled values.
     mean
-        Mean of the values over the whole box, for slices or crops that do not cover it.
+        Mean of the values over the whole box, for slices or crops that do not cover it; of scaled values, of what they
+        were before.
     box_size
         Side of the box, or of the slices, with its unit, such as "500 Mpc".
     thickness
-        Depth of the slices of a stack, with its unit.
+        Depth of the slices of a stack, with its unit; for cubes, depth of the slabs instead of their number.
     redshift
         Which of several redshifts, or the redshift of files that do not say.
     cosmology
@@ -231,13 +234,17 @@ def _plan(
                 f"{one.values.array.name} and {other.values.array.name} cannot share a slice file: they differ in "
                 "shape or in the names of their parameters"
             )
-    depth = _depth(file, one, slabs)
+    cosmology = _cosmology(file.cosmology, request.cosmology, [other for _, other in sources])
+    cut = None if request.thickness is None else parse_length(request.thickness, cosmology.h)
+    depth = _depth(file, one, slabs, cut)
     if smoothing and not file.periodic:
         raise UserError(
             f"{file.path}: smoothing is periodic and these slices are not; leave --smoothing out, or smooth whole boxes"
         )
     seen = survey(one.values)
     quantity, why = decide(file, one, seen)
+    if request.scale is not None and quantity != "scaled":
+        raise UserError(f"{file.path}: --scale has no meaning for {quantity}; leave it out or say --quantity scaled")
     counts = quantity == "counts" and (store == "counts" or (store is None and not smoothing and not file.smoothed))
     if store == "counts" and (not counts or smoothing):
         raise UserError(
@@ -264,7 +271,7 @@ def _plan(
         smoothing=math.hypot(smoothing, file.smoothed),
         assignment=file.assignment,
         periodic=file.periodic,
-        cosmology=_cosmology(file.cosmology, request.cosmology, [other for _, other in sources]),
+        cosmology=cosmology,
     )
     per_cube = 3 * n_pixels // depth
     n_slices = sum(per_cube if file.layout == "cubes" else other.values.shape[0] for _, other in sources)
@@ -336,12 +343,21 @@ def _require_countable(slices: np.ndarray, conversion: Conversion, name: str) ->
         )
 
 
-def _depth(file: PublishedFile, one: Realisation, slabs: int | None) -> int:
+def _depth(file: PublishedFile, one: Realisation, slabs: int | None, thickness: float | None) -> int:
+    """Return how many planes of a file make a slice, from the number of slabs or their thickness in Mpc/h."""
     side = one.values.shape[1]
+    if file.layout == "slices":
+        if slabs is not None:
+            raise UserError(f"{file.path}: holds slices, which are as thick as they are; --slabs is for cubes")
+        return 1
+    if thickness is not None:
+        if slabs is not None:
+            raise UserError("slabs and thickness say the same thing; give one of them")
+        slabs = max(1, round(file.box_size / thickness))
+        if not math.isclose(slabs * thickness, file.box_size, rel_tol=_THICKNESS_ROUNDING):
+            raise UserError(f"thickness {thickness:g} Mpc/h: does not divide the box of {file.box_size:g} Mpc/h")
     if slabs is None:
         return 1
-    if file.layout == "slices":
-        raise UserError(f"{file.path}: holds slices, which are as thick as they are; --slabs is for cubes")
     if slabs < 1 or side % slabs:
         raise UserError(f"slabs {slabs}: does not divide the {side} voxels along a side of {file.path}")
     return side // slabs

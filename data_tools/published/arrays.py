@@ -266,7 +266,7 @@ def require_file(path: Path) -> None:
 
 def _unwritten(dataset: h5py.Dataset) -> bool:
     if dataset.chunks is None:
-        return bool(dataset.size and dataset.id.get_storage_size() == 0)
+        return bool(dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize)
     expected = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
     return bool(dataset.id.get_num_chunks() < expected)
 

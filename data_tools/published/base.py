@@ -182,7 +182,7 @@ class PublishedFile:
     box_size: float
     thickness: float | None = None
     redshift: float
-    quantity: str | None
+    quantity: str | None = None
     asked: bool = False
     scale: float | None = None
     mean: float | None = None
@@ -212,7 +212,7 @@ class AbstractFormat(ABC):
 
     @abstractmethod
     def open(self, path: Path, contents: Contents, request: Request) -> PublishedFile:
-        """Read all but the fields.
+        """Read all but the fields, as published; what the request overrules is seen to by `open_published`.
 
         Raises
         ------

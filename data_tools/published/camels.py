@@ -12,7 +12,7 @@ from data_tools.published.arrays import AbstractArray, Field, NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cubes, stack
 from data_tools.published.tables import find_table, read_table
 
-_NAME = re.compile(r"(Maps|Grids)_([A-Za-z]+)_(.+)_z=([0-9.]+)\.npy")
+_NAME = re.compile(r"(Maps|Grids)_([A-Za-z]+)_(.+)_z=(\d+(?:\.\d+)?)\.npy")
 _SETS = re.compile(r"(.*?)_?(LH|CV|1P|EX|BE|SB\d+)(?:_(\d+))?")
 _BOX = 25.0
 # Five slabs along each of three axes cover the box three times.
@@ -76,10 +76,7 @@ class CamelsFormat(AbstractFormat):
             box_size=box,
             thickness=thickness,
             redshift=float(match[4]),
-            quantity=request.quantity or "mass",
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
+            quantity="mass",
             cosmology=cosmology,
             realisations=realisations,
             notes=(

@@ -60,12 +60,10 @@ class CosmoFlowFormat(AbstractFormat):
             layout="cubes",
             box_size=request.length("box_size", side * VOXEL, Cosmology(h=conditions.get("h"))),
             redshift=redshifts[which],
-            quantity=request.quantity or "counts",
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean or (None if whole else MEAN_COUNT),
-            assignment=request.assignment or "NGP",
-            periodic=whole if request.periodic is None else request.periodic,
+            quantity="counts",
+            mean=None if whole else MEAN_COUNT,
+            assignment="NGP",
+            periodic=whole,
             realisations=(
                 Realisation(
                     values=Field(array, (side, side, side), lambda a, b, c: (a, b, c, which)),

@@ -12,7 +12,7 @@ from data_tools.published.base import AbstractFormat, Contents, PublishedFile, R
 from data_tools.published.cosmoflow import MEAN_COUNT, VOXEL, WHOLE_BOX
 
 _PYTORCH_NAME = re.compile(r"(?:full_|norm_\d|.*Om[0-9.]+_Sg).*\.npy")
-_PARAMETERS = re.compile(r"Om([0-9.]+)_Sg([0-9.]+)_H([0-9.]+?)(?:_|\.npy)")
+_PARAMETERS = re.compile(r"Om(\d+(?:\.\d+)?)_Sg(\d+(?:\.\d+)?)_H(\d+(?:\.\d+)?)(?:_|\.npy)")
 # The a of s(x) = 2x / (x + a) - 1 in the code of cosmogan_pytorch.
 _SCALE = 4.0
 # Sigma in voxels of the Gaussian of its "with_smoothing" arrays, applied in three dimensions.
@@ -40,23 +40,19 @@ class CosmoganPytorchFormat(AbstractFormat):
             omega_m, sigma8, hubble = map(float, match.groups())
             cosmology = Cosmology(omega_m=omega_m, sigma8=sigma8, h=hubble / 100)
         side = array.shape[3]
-        smoothed = request.smoothed
-        if smoothed is None:
-            smoothed = _SMOOTHED if "smoothing" in path.name else 0.0
+        smoothed = _SMOOTHED if "smoothing" in path.name else 0.0
         return PublishedFile(
             path=path,
             format_name=self.name,
             layout="slices",
             box_size=request.length("box_size", side * VOXEL, cosmology),
             thickness=request.length("thickness", VOXEL, cosmology),
-            redshift=0.0 if request.redshift is None else request.redshift,
-            quantity=request.quantity,
-            asked=request.quantity is not None,
-            scale=request.scale or _SCALE,
-            mean=request.mean or MEAN_COUNT,
+            redshift=0.0,
+            scale=_SCALE,
+            mean=MEAN_COUNT,
             cosmology=cosmology,
-            assignment=request.assignment or "NGP",
-            periodic=side == WHOLE_BOX if request.periodic is None else request.periodic,
+            assignment="NGP",
+            periodic=side == WHOLE_BOX,
             smoothed=smoothed,
             realisations=(Realisation(values=stack(array, 0, array.shape[0], channel=True)),),
             notes=(
@@ -97,13 +93,7 @@ class CosmoganFormat(AbstractFormat):
             box_size=request.length("box_size", None, request.cosmology),
             thickness=request.length("thickness", None, request.cosmology),
             redshift=request.require_redshift(),
-            quantity=request.quantity or "scaled",
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
-            assignment=request.assignment or "other",
-            periodic=bool(request.periodic),
-            smoothed=request.smoothed or 0.0,
+            quantity="scaled",
             realisations=(Realisation(values=stack(array, 0, array.shape[0])),),
             notes=(
                 "the maps published with cosmoGAN are lensing convergence; these are taken for densities, as asked",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
@@ -26,6 +27,12 @@ FORMATS: tuple[AbstractFormat, ...] = (
     CosmoganFormat(),
     PlainFormat(),
 )
+_ONLY_FOR = {
+    "layout": ("plain",),
+    "slices_per_realisation": ("plain",),
+    "dataset": ("plain", "3dcosmo"),
+    "params": ("camels", "quijote"),
+}
 _KINDS = {b"\x89HDF\r\n\x1a\n": "hdf5", b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 
 
@@ -54,10 +61,29 @@ def open_published(path: Path, format_name: str | None, request: Request) -> Pub
     if form is None:
         raise UserError(f"format {format_name!r}: expected one of {', '.join(form.name for form in FORMATS)}")
     try:
-        return form.open(path, contents, request)
+        return _overruled(form.open(path, contents, request), request)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def _overruled(file: PublishedFile, request: Request) -> PublishedFile:
+    """Return the file with what the user says in place of what the format says, where both do.
+
+    Raises
+    ------
+    UserError
+        If an option has no meaning for the format.
+    """
+    for option, formats in _ONLY_FOR.items():
+        if getattr(request, option) is not None and file.format_name not in formats:
+            raise UserError(
+                f"--{option.replace('_', '-')} has no meaning for a file of format {file.format_name}, only for "
+                f"{' and '.join(formats)}; leave it out or say --format"
+            )
+    names = ("quantity", "redshift", "scale", "mean", "assignment", "periodic", "smoothed")
+    said = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    return replace(file, asked=request.quantity is not None, **said)
 
 
 def look(path: Path) -> Contents:

@@ -9,7 +9,7 @@ from cosmogan.errors import UserError
 from data_tools.published.arrays import Hdf5Array
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 
-_NAME = re.compile(r"n(\d+)_(\d+)Mpc_.*?_z([0-9.]+)_gridpart\.h(?:df)?5")
+_NAME = re.compile(r"n(\d+)_(\d+)Mpc_.*?_z(\d+(?:\.\d+)?)_gridpart\.h(?:df)?5")
 _KEY = re.compile(r"seed(\d+)")
 
 
@@ -38,18 +38,13 @@ class FederFormat(AbstractFormat):
             box, redshift = request.length("box_size", None, request.cosmology), request.require_redshift()
         else:
             box = request.length("box_size", float(match[2]), request.cosmology)
-            redshift = float(match[3].rstrip(".")) if request.redshift is None else request.redshift
+            redshift = float(match[3])
         return PublishedFile(
             path=path,
             format_name=self.name,
             layout="cubes",
             box_size=box,
             redshift=redshift,
-            quantity=request.quantity,
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
-            assignment=request.assignment or "other",
             realisations=tuple(realisations),
             notes=(
                 f"box {box:g} Mpc/h "

@@ -52,13 +52,6 @@ class PlainFormat(AbstractFormat):
             box_size=box,
             thickness=request.length("thickness", None, request.cosmology) if layout == "slices" else None,
             redshift=request.require_redshift(),
-            quantity=request.quantity,
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
-            assignment=request.assignment or "other",
-            periodic=request.periodic is not False,
-            smoothed=request.smoothed or 0.0,
             realisations=tuple(Realisation(values=values) for values in fields),
             notes=(note,),
         )

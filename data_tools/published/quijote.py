@@ -11,7 +11,7 @@ from data_tools.published.arrays import NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 from data_tools.published.tables import find_table, read_table
 
-_NAME = re.compile(r"df_m_(\d+)(?:_(NGP|CIC|TSC|PCS))?_z=([0-9.]+)\.npy")
+_NAME = re.compile(r"df_m_(\d+)(?:_(NGP|CIC|TSC|PCS))?_z=(\d+(?:\.\d+)?)\.npy")
 _BOX = 1000.0
 _FIDUCIAL = Cosmology(omega_m=0.3175, omega_b=0.049, h=0.6711, sigma8=0.834, n_s=0.9624)
 _COLUMNS = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
@@ -49,12 +49,8 @@ class QuijoteFormat(AbstractFormat):
             layout="cubes",
             box_size=request.length("box_size", _BOX, cosmology),
             redshift=float(match[3]),
-            quantity=request.quantity,
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
             cosmology=cosmology,
-            assignment=request.assignment or match[2] or "other",
+            assignment=match[2] or "other",
             realisations=(
                 Realisation(
                     values=values,

@@ -40,13 +40,10 @@ class ThreeDCosmoFormat(AbstractFormat):
             format_name=self.name,
             layout="cubes",
             box_size=box,
-            redshift=request.redshift or 0.0,
-            quantity=request.quantity or "counts",
-            asked=request.quantity is not None,
-            scale=request.scale,
-            mean=request.mean,
+            redshift=0.0,
+            quantity="counts",
             cosmology=RODRIGUEZ2018,
-            assignment=request.assignment or "NGP",
+            assignment="NGP",
             realisations=(
                 Realisation(
                     values=cube(array),

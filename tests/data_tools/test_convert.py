@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from cosmogan.cli import main
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceSet, check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
@@ -484,3 +485,60 @@ def test_realisations_can_be_numbered(tmp_path: Path, write: Callable[[Path], Pa
     n = {files.write_feder: 2, files.write_camels_grids: 3}.get(write, 1)
     read = converted(path, realisation=[100 + i for i in range(n)])
     assert np.unique(read.realisation).tolist() == [100 + i for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "expected"),
+    [
+        (files.write_quijote, {"layout": "cubes"}, "--layout has no meaning"),
+        (files.write_three_d_cosmo, {"params": "none"}, "--params has no meaning"),
+        (files.write_camels_maps, {"dataset": "data"}, "--dataset has no meaning"),
+        (files.write_quijote, {"scale": 4.0}, "--scale has no meaning"),
+        (files.write_camels_maps, {"slabs": 5}, "--slabs is for cubes"),
+        (files.write_quijote, {"thickness": "30 Mpc/h"}, "does not divide"),
+        (files.write_quijote, {"thickness": "500 Mpc/h", "slabs": 2}, "same thing"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path: Path, write, options: dict, expected: str):
+    with pytest.raises(UserError, match=expected):
+        converted(write(tmp_path), **options)
+
+
+def test_what_is_published_can_be_overruled(tmp_path: Path):
+    read = converted(
+        files.write_quijote(tmp_path),
+        **{"box_size": "500 Mpc/h", "thickness": "250 Mpc/h", "redshift": 1.0, "assignment": "TSC", "smoothed": 2.0},
+        cosmology="omega_m=0.25",
+    )
+    meta = read.metadata
+    assert (meta.box_size, meta.thickness, meta.redshift, meta.assignment) == (500.0, 250.0, 1.0, "TSC")
+    assert (meta.smoothing, meta.cosmology.omega_m, meta.cosmology.h) == (2.0, 0.25, 0.6711)
+    assert len(read.slices) == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["df_m_8_CIC_z=0.0.5.npy", "df_m_8_CIC_z=..npy", "Maps_Mtot_SIMBA_LH_z=1.1.1.npy", "Om0.3.1_Sg0.8_H70.npy"],
+)
+def test_names_with_odd_numbers_are_plain(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match="--box-size"):
+        converted(npy(tmp_path, FIELD, name))
+
+
+def test_the_command_line_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = files.write_plain_cube(tmp_path)
+    words = [
+        "convert",
+        str(path),
+        "--out",
+        str(tmp_path / "slices.h5"),
+        "--box-size",
+        "100 Mpc/h",
+        "--periodic",
+        "true",
+    ]
+    assert main(words) == 2
+    assert "--redshift" in capsys.readouterr().err
+    assert main([*words, "--redshift", "0"]) == 0
+    assert capsys.readouterr().out.strip() == out
+    assert check_slices(out) == []
