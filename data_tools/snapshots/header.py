@@ -119,7 +119,11 @@ def resolve_lengths(
     """
     length_unit, box_size = options.length_unit, options.box_size
     if not math.isfinite(box_in_file) or box_in_file < 0:
-        raise UserError(f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'")
+        if box_size is None:
+            raise UserError(
+                f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'"
+            )
+        box_in_file = 0.0
     asked_box = None if box_size is None else parse_length(box_size, h)
     if length_unit is not None:
         # "kpc/h" is as good as "1 kpc/h".
@@ -132,7 +136,10 @@ def resolve_lengths(
         # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
         unit = next((nice for nice in (1.0, 1e-3) if math.isclose(unit, nice, rel_tol=1e-3)), unit)
     elif box_in_file == 0:
-        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc', and --length_unit")
+        raise UserError(
+            f"{path}: the header has no usable BoxSize; give it with --box_size '500 Mpc', and the unit of the "
+            "positions with --length_unit, such as kpc/h"
+        )
     elif box_in_file <= _LARGEST_MPC:
         unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
     elif box_in_file >= _SMALLEST_KPC:
@@ -143,7 +150,7 @@ def resolve_lengths(
             "say which with --length_unit kpc/h or --length_unit Mpc/h"
         )
     if asked_box is None and box_in_file == 0:
-        raise UserError(f"{path}: the header has no BoxSize; give it with --box_size '500 Mpc'")
+        raise UserError(f"{path}: the header has no usable BoxSize; give it with --box_size '500 Mpc'")
     box = float(f"{box_in_file * unit:.12g}")
     if asked_box is not None:
         if box_in_file > 0 and not math.isclose(asked_box, box, rel_tol=1e-3):

@@ -82,6 +82,14 @@ def test_unit_follows_from_the_box_asked_for(tmp_path: Path, positions: np.ndarr
     # 100 Mpc is 68 Mpc/h with the h of the file.
     write_hdf5(tmp_path / "free.hdf5", positions * 0.5, BoxSize=0.0)
     assert open_snapshot(tmp_path / "free.hdf5", box_size="100 Mpc", length_unit="Mpc/h").header.box_size == 68.0
+    # What a message asks for helps.
+    write_hdf5(tmp_path / "bad.hdf5", positions, BoxSize=-5.0)
+    with pytest.raises(UserError, match="Give --box_size"):
+        open_snapshot(tmp_path / "bad.hdf5")
+    with pytest.raises(UserError, match="--length_unit"):
+        open_snapshot(tmp_path / "bad.hdf5", box_size="100 Mpc/h")
+    snapshot = open_snapshot(tmp_path / "bad.hdf5", box_size="100 Mpc/h", length_unit="Mpc/h")
+    assert np.array_equal(gather(snapshot), positions)
 
 
 def test_several_hdf5_files_are_one_snapshot(tmp_path: Path, positions: np.ndarray):
@@ -417,8 +425,8 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         ("no header", "no group /Header"),
         ("no positions", "Coordinates is missing"),
         ("short positions", r"shape \(50, 3\)"),
-        ("box zero", "no BoxSize; give it with --box_size"),
-        ("box missing", "no BoxSize; give it with --box_size"),
+        ("box zero", "no usable BoxSize; give it with --box_size"),
+        ("box missing", "no usable BoxSize; give it with --box_size"),
         ("box negative", "BoxSize is -5"),
         ("box not a cube", "expected a cube"),
         ("unit unclear", "--length_unit"),
