@@ -143,7 +143,7 @@ class Team:
                 ends.append(_add_part(counter, part))
                 part.unlink()
                 on_particles(counter.n_particles - n_before)
-        source._require_whole(counter.n_particles, min(low for low, _ in ends), max(high for _, high in ends))
+        source.require_whole(counter.n_particles, min(low for low, _ in ends), max(high for _, high in ends))
         return counter
 
     def _wait_for(self, part: Path, worker: int, alive: _Pulse) -> None:

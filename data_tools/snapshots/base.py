@@ -77,8 +77,8 @@ class AbstractSnapshot(ABC):
         weights
             Read masses too.
         files
-            Some of `files`, for sharing them out among processes; None for all. The caller then compares the sum over
-            all processes with ``header.n_particles``, which is checked here only for all files at once.
+            Some of `files`, for sharing them out among processes; None for all. The caller then calls `require_whole`
+            with what all processes have read, which happens here only for all files at once.
         slab
             Keep only particles with ``low <= position < high`` (Mpc/h) along an axis. Formats with an index of places
             read no more of the file than needed.
@@ -111,7 +111,7 @@ class AbstractSnapshot(ABC):
                         positions, masses = positions[inside], None if masses is None else masses[inside]
                     yield positions, masses
         if slab is None and (files is None or set(files) == set(self.files)):
-            self._require_whole(n_seen, lowest, highest)
+            self.require_whole(n_seen, lowest, highest)
 
     def positions(
         self, chunk: int = CHUNK, *, files: Sequence[Path] | None = None, slab: Slab | None = None
@@ -144,7 +144,21 @@ class AbstractSnapshot(ABC):
             "say the unit with --length_unit, such as kpc/h, or the box with --box_size"
         )
 
-    def _require_whole(self, n_seen: int, low: float, high: float) -> None:
+    def require_whole(self, n_seen: int, low: float, high: float) -> None:
+        """Make sure that all particles have been read and lie all over the box.
+
+        Parameters
+        ----------
+        n_seen
+            Particles read, in all processes together.
+        low, high
+            Smallest and largest of their coordinates, Mpc/h.
+
+        Raises
+        ------
+        UserError
+            If some are missing, or they fill only a part of the box.
+        """
         if n_seen != self.header.n_particles:
             raise UserError(
                 f"{self.path}: the header announces {self.header.n_particles} particles and the files hold {n_seen}; "

@@ -527,16 +527,8 @@ def test_names_with_odd_numbers_are_plain(tmp_path: Path, name: str):
 
 def test_the_command_line_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = files.write_plain_cube(tmp_path)
-    words = [
-        "convert",
-        str(path),
-        "--out",
-        str(tmp_path / "slices.h5"),
-        "--box-size",
-        "100 Mpc/h",
-        "--periodic",
-        "true",
-    ]
+    out = str(tmp_path / "slices.h5")
+    words = ["convert", str(path), "--out", out, "--box-size", "100 Mpc/h", "--periodic", "true"]
     assert main(words) == 2
     assert "--redshift" in capsys.readouterr().err
     assert main([*words, "--redshift", "0"]) == 0
