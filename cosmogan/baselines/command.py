@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ _NOTABLE = 0.02
 def baseline(
     training: str,
     *,
-    method: Literal["lognormal", "copula"],
+    method: str,
     n: int,
     out: str,
     seed: int = 0,
@@ -74,9 +73,11 @@ def baseline(
         measured = measure_training(reader)
     fitted = METHODS[method](measured)
     if fitted.power_deviation > _NOTABLE:
+        deviation = fitted.power_deviation
+        by_much = f"{deviation:.0%}" if deviation < 1 else f"a factor of {1 + deviation:.3g}"
         print(
-            f"{training}: the {method} does not reach the P(k) of these slices; expect it to be off by up to "
-            f"{fitted.power_deviation:.0%} below 0.9 of Nyquist",
+            f"{training}: the {method} does not reach the P(k) of these slices; expect it to be off by up to {by_much} "
+            "below 0.9 of Nyquist",
             file=sys.stderr,
         )
     with Path(training).open("rb") as stream:

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader
 
-# Pixels read at a time: 32 MB in double precision.
-_BLOCK_PIXELS = 2**22
+# Pixels read at a time: 16 MB in double precision.
+_BLOCK_PIXELS = 2**21
 # Pixels are sorted into bins by the leading bits of their float32: 14 of the mantissa, so bins are 6e-5 wide.
 _DROPPED_BITS = 9
 _N_BINS = 2**31 >> _DROPPED_BITS
