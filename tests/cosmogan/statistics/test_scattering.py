@@ -107,7 +107,7 @@ def coloured(n_slices: int, n: int) -> tuple[torch.Tensor, np.ndarray]:
 
 def test_gaussian_fields_of_given_power() -> None:
     n = 32
-    fields, variance = coloured(6000, n)
+    fields, variance = coloured(3000, n)
     found = scattering(fields.float()).first.mean(0).numpy()
     # The modulus of a circular complex Gaussian number; only a half plane passes, so that it is circular.
     in_band = [[(variance * wavelet(n, c, turn) ** 2).sum() for turn in range(4)] for c in scale_wavenumbers(n)]
