@@ -164,20 +164,43 @@ def draw_pairs(n_slices: int, n_pairs: int, allowed: np.ndarray, *, seed: int) -
     return first, second
 
 
+def units_of_slices(*, realisation: np.ndarray, axis: np.ndarray, position: np.ndarray, box_size: float) -> np.ndarray:
+    """Give each slice the number of the independent part that it belongs to, for `error_of_pair_mean`.
+
+    Slabs of the same realisation, axis and quarter of the box are one part; any other slice is one by itself.
+
+    Parameters
+    ----------
+    realisation, axis, position
+        Labels of the slices as in a slice file, shape ``(n_slices,)`` each.
+    box_size
+        Side of the box, in the units of ``position``.
+
+    Returns
+    -------
+        Shape ``(n_slices,)``, numbered from 0.
+    """
+    slab = (axis != AXIS_NOT_APPLICABLE) & np.isfinite(position)
+    quarter = np.floor(np.where(slab, position, 0.0) / (_DISTANT * box_size)).astype(np.int64)
+    alone = np.where(slab, -1, np.arange(len(axis)))
+    return np.unique(np.stack([realisation, axis, quarter, alone]), axis=1, return_inverse=True)[1].ravel()
+
+
 def error_of_pair_mean(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     r"""Return one standard deviation of the mean over pairs that share their members.
 
-    With residuals e of the pairs and S the sum of those that hold a member, the variance of the mean is
-    :math:`(\sum_{members} S^2 - \sum_{pairs} e^2) / n_{pairs}^2`: all products of pairs with a member in common, each
-    once (Aronow, Samii & Assenova 2015). Unlike a bootstrap over pairs it knows that one unusual slice is in many of
-    them; unlike one over slices it needs no pair of a slice with itself.
+    With residuals e of the pairs, their sums S over all pairs that hold a member and C over those that hold the same
+    two, the variance of the mean is :math:`(\sum_{members} S^2 - \sum_{twos} C^2) / n_{pairs}^2`: all products of pairs
+    with a member in common, each once (Aronow, Samii & Assenova 2015), times U (U - 1) / ((U - 2) (U - 3)) for U
+    members, because the residuals are those from the sample's own mean. Unlike a bootstrap over pairs it knows that one
+    unusual slice is in many of them; unlike one over slices it needs no pair of a slice with itself.
 
     Parameters
     ----------
     values
         One number per pair, shape ``(n_pairs,)``.
     first, second
-        The members of each pair, shape ``(n_pairs,)``.
+        The members of each pair, from 0, shape ``(n_pairs,)``: slices, or larger parts that are independent.
 
     Returns
     -------
@@ -189,8 +212,15 @@ def error_of_pair_mean(values: np.ndarray, first: np.ndarray, second: np.ndarray
     residual = values - values.mean()
     independent = float((residual**2).sum())
     n_members = int(max(first.max(), second.max())) + 1
-    sums = np.bincount(first, residual, n_members) + np.bincount(second, residual, n_members)
-    return math.sqrt(max(float((sums**2).sum()) - independent, independent)) / n_pairs
+    different = first != second
+    sums = np.bincount(first, residual, n_members) + np.bincount(second, residual * different, n_members)
+    low, high = np.minimum(first, second)[different], np.maximum(first, second)[different]
+    twos = np.unique(low * n_members + high, return_inverse=True)[1]
+    shared = float((sums**2).sum()) - float((np.bincount(twos, residual[different]) ** 2).sum())
+    n_present = len(np.unique(np.concatenate([first, second])))
+    if n_present > 3:
+        shared *= n_present * (n_present - 1) / ((n_present - 2) * (n_present - 3))
+    return math.sqrt(max(shared, independent)) / n_pairs
 
 
 def jackknife_error_of_pair_mean(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:

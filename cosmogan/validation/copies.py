@@ -157,7 +157,7 @@ def _among_mocks(ours: _Sample, theirs: _Sample) -> SampleComparison:
         has_floor=n_realisations > 1,
         measurable=len(ours.chosen) > 1,
     )
-    notes = _copies_notes(ours, ours, found, similar, "the mocks")
+    notes = _copies_notes(ours, ours, found, similar, "mock")
     if exact_in_file.any():
         notes += (
             f"{int(exact_in_file.sum())} of all {ours.reader.n_slices} mocks have an exact copy in their file, up to "
@@ -199,7 +199,7 @@ def _of_training(ours: _Sample, theirs: _Sample, training: _Sample) -> SampleCom
         has_floor=not leaked.all(),
         measurable=len(ours.chosen) > 0,
     )
-    notes = _copies_notes(ours, training, found, similar, "the training slices")
+    notes = _copies_notes(ours, training, found, similar, "training slice")
     if exact_in_file.any():
         notes += (
             f"{int(exact_in_file.sum())} of all {ours.reader.n_slices} mocks are exact copies of training slices, up "
@@ -264,7 +264,7 @@ def _score(
 
 
 def _copies_notes(
-    ours: _Sample, others: _Sample, found: Neighbours, similar: np.ndarray, others_name: str
+    ours: _Sample, others: _Sample, found: Neighbours, similar: np.ndarray, other_name: str
 ) -> tuple[str, ...]:
     if not similar.any():
         return ()
@@ -274,12 +274,13 @@ def _copies_notes(
         one, other = int(ours.chosen[row]), int(others.chosen[found.index[row]])
         pair = frozenset((one, other)) if ours is others else (one, other)
         if pair not in seen and len(named) < _N_NAMED:
-            named.append(f"{one} of {other} ({_turn_text(found, row)}, {found.similarity[row]:.3f})")
+            turn = _turn_text(found, row)
+            named.append(f"{one} like {other_name} {other} ({turn}; similarity {found.similarity[row]:.3f})")
         seen.add(pair)
     more = "" if len(seen) == len(named) else ", ..."
     return (
-        f"{int(similar.sum())} of {len(similar)} mocks are more similar to one of {others_name} than chance allows: "
-        f"slice {'; slice '.join(named)}{more}.",
+        f"{int(similar.sum())} of {len(similar)} mocks are more similar to a {other_name} than chance allows: "
+        f"{', '.join(named)}{more}.",
     )
 
 
@@ -287,7 +288,7 @@ def _turn_text(found: Neighbours, row: int) -> str:
     orientation = ORIENTATIONS[found.orientation[row]]
     words = [name.replace("_", " ") for name, value in orientation._asdict().items() if value]
     rows, columns = found.shift[row]
-    return " + ".join([*words, f"shift {rows}, {columns}"])
+    return " + ".join([*words, f"shift by {rows} and {columns} pixels"])
 
 
 def _repeated(hashes: np.ndarray) -> np.ndarray:

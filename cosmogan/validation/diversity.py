@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from cosmogan.statistics.similarity import (
     error_of_pair_mean,
     jackknife_error_of_pair_mean,
     structural_similarity,
+    units_of_slices,
     unrelated,
 )
 from cosmogan.validation.score import SampleComparison, Score
@@ -32,13 +33,13 @@ _LARGE, _SURE = 0.3, 4.0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Pairs:
-    """Similarity of pairs, shape ``(n_pairs,)``, with the slices and realisations (numbered from 0) of both members."""
+    """Similarity of pairs, with their slices, all of shape ``(n_pairs,)``, and labels of the slices, from 0."""
 
     values: np.ndarray
     first: np.ndarray
     second: np.ndarray
     realisation: np.ndarray
-    n_slices: int
+    unit: np.ndarray
 
     @property
     def mean(self) -> float:
@@ -60,9 +61,9 @@ class _Pairs:
         return 0.5 * self._error((self.values - self.mean) ** 2) / self.scatter**2
 
     def _error(self, values: np.ndarray) -> float:
-        """Between realisations where there are three, at least that between slices."""
+        """Between realisations where there are three, at least that between slices or parts of a box."""
         jackknife = jackknife_error_of_pair_mean(values, self.realisation[self.first], self.realisation[self.second])
-        return float(np.fmax(error_of_pair_mean(values, self.first, self.second), jackknife))
+        return float(np.fmax(error_of_pair_mean(values, self.unit[self.first], self.unit[self.second]), jackknife))
 
 
 def compare_diversity(
@@ -136,8 +137,8 @@ def compare_diversity(
         distributions={"mocks": ours.values, "simulation": theirs.values},
         explanation=(
             f"Multi-scale structural similarity of {len(ours.values)} pairs of different mocks and of "
-            f"{len(theirs.values)} pairs of simulated slices {_where(reference)}, drawn from {ours.n_slices} and "
-            f"{theirs.n_slices} slices; 1 for equal slices, about 0.5 for independent ones. A distribution right of "
+            f"{len(theirs.values)} pairs of simulated slices {_where(reference)}, drawn from {len(ours.unit)} and "
+            f"{len(theirs.unit)} slices; 1 for equal slices, about 0.5 for independent ones. A distribution right of "
             "the simulation's means too little variety, a narrower one that structure is missing."
         ),
         notes=_notes(ours, theirs, difference, scores, reference),
@@ -161,13 +162,7 @@ def _measure_reference(
         more = draw_pairs(len(chosen), n_pairs // 2, within, seed=seed)
         first, second = np.append(first, more[0]), np.append(second, more[1])
     all_pairs = _evaluate(reader, chosen, first, second, device)
-    across = _Pairs(
-        values=all_pairs.values[:n_across],
-        first=first[:n_across],
-        second=second[:n_across],
-        realisation=all_pairs.realisation,
-        n_slices=len(chosen),
-    )
+    across = replace(all_pairs, values=all_pairs.values[:n_across], first=first[:n_across], second=second[:n_across])
     return across, _floor(all_pairs, len(realisations), seed)
 
 
@@ -230,7 +225,12 @@ def _evaluate(
         first=first,
         second=second,
         realisation=np.unique(reader.realisation[chosen], return_inverse=True)[1],
-        n_slices=len(chosen),
+        unit=units_of_slices(
+            realisation=reader.realisation[chosen],
+            axis=reader.axis[chosen],
+            position=reader.position[chosen],
+            box_size=reader.metadata.box_size,
+        ),
     )
 
 

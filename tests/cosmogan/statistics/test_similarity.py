@@ -9,6 +9,7 @@ from cosmogan.statistics.similarity import (
     error_of_pair_mean,
     jackknife_error_of_pair_mean,
     structural_similarity,
+    units_of_slices,
     unrelated,
 )
 
@@ -132,6 +133,28 @@ def test_error_of_pairs_that_share_slices() -> None:
     independent = [error_of_pair_mean(row, first, second) for row in pair]
     assert np.sqrt(np.mean(np.square(independent))) == pytest.approx(0.05, rel=0.2)
     assert np.isnan(error_of_pair_mean(np.ones(1), np.zeros(1, int), np.ones(1, int)))
+
+
+def test_error_of_pairs_of_slabs_that_resemble_each_other() -> None:
+    rng = np.random.default_rng(0)
+    unit = np.arange(300) // 10
+    first, second = draw_pairs(300, 600, unit[:, None] != unit, seed=0)
+    own, pair = rng.normal(size=(400, 30))[:, unit], rng.normal(size=(400, 600))
+    values = own[:, first] + own[:, second] + pair
+    truth = values.mean(1).std()
+    estimates = [error_of_pair_mean(row, unit[first], unit[second]) for row in values]
+    assert np.sqrt(np.mean(np.square(estimates))) == pytest.approx(truth, rel=SCATTER_KNOWN)
+    # Twin: slabs taken as independent.
+    assert error_of_pair_mean(values[0], first, second) < 0.7 * truth
+
+
+def test_units_are_quarters_of_a_box_or_single_slices() -> None:
+    position = np.array([0.0, 20.0, 30.0, 0.0, 0.0, np.nan, np.nan])
+    axis = np.array([0, 0, 0, 1, 0, 255, 255], np.uint8)
+    unit = units_of_slices(realisation=np.array([1, 1, 1, 1, 2, 2, 2]), axis=axis, position=position, box_size=100.0)
+    assert unit[0] == unit[1]
+    assert len(set(unit.tolist())) == 6
+    assert sorted(set(unit.tolist())) == list(range(6))
 
 
 def test_error_between_realisations() -> None:

@@ -81,7 +81,7 @@ def test_five_per_cent_copies_of_each_other(tmp_path: Path, reference: Path, noi
     assert score.name == "copies"
     assert score.value == 0.1
     assert score.sigmas > SURE
-    assert "20 of 200 mocks are more similar" in comparison.notes[0]
+    assert "20 of 200 mocks are more similar to a mock than chance allows" in comparison.notes[0]
     assert any("20 of all 200 mocks have an exact copy" in note for note in comparison.notes) == (noise == 0)
 
 
@@ -95,7 +95,7 @@ def test_five_per_cent_of_the_training_slices(tmp_path: Path, reference: Path, n
     assert score.name == "memorisation"
     assert (score.value, score.floor) == (0.05, 0)
     assert score.sigmas > SURE / 2
-    assert "slice 10" in memorised.notes[0]
+    assert "like training slice 5" in memorised.notes[0]
     assert any("10 of all 200 mocks are exact copies" in note for note in memorised.notes) == (noise == 0)
 
 
