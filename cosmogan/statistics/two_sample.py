@@ -17,9 +17,10 @@ from scipy.special import ndtri
 from scipy.stats import t as student_t
 from torch import nn
 
-# Steps of training by default: twenty seconds for slices of 64 x 64 on one CPU core.
+# Steps of training by default: about half a minute on one CPU core.
 N_STEPS = 300
-# The network sees tiles of this many pixels along a side, or the whole slice where that is smaller.
+# The network sees tiles of this many pixels along a side, or the whole slice where that is smaller; what differs on
+# larger scales only is left to the other statistics.
 TILE = 64
 # Tiles of each of the two kinds in a step.
 _BATCH = 32
@@ -125,7 +126,8 @@ class SliceClassifier(nn.Module):
 
     Mean, logarithm of the variance and largest value of the input and of every feature map at every scale reach the
     decision, so that a difference in power, histogram or highest peak shows before any training, which sharpens what
-    the network sees. Shifting a slice changes nothing but by which pixels the strides begin.
+    the network sees. Shifting a slice changes nothing but by which pixels the strides begin. A tile of a larger slice
+    is taken as periodic, for mocks and simulations alike.
 
     Attributes
     ----------
@@ -200,7 +202,7 @@ class SliceClassifier(nn.Module):
                     block = density[start : start + 2 * _BATCH]
                     tiles = np.take(block, np.arange(row, row + self.tile) % n_pixels, axis=1)
                     tiles = np.take(tiles, np.arange(column, column + self.tile) % n_pixels, axis=2)
-                    total[start : start + len(block)] += self(_to(tiles, self.location.device)).double().cpu().numpy()
+                    total[start : start + len(block)] += self(_to(tiles, self.location.device)).cpu().double().numpy()
         return total / n_tiles**2
 
 
