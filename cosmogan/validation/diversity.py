@@ -27,6 +27,8 @@ _MOST_SLICES = 1024
 _PIXELS_AT_A_TIME = 2**18
 # Below this many realisations a half of them holds a single one, whose own distant pairs then make its floor.
 _ENOUGH_REALISATIONS = 4
+# Halves are made of at most so many groups of realisations: as good as all of them, in little memory.
+_MOST_GROUPS = 16
 # What deserves a sentence: a shift this large, in units of the scatter of pairs, and as sure as that.
 _LARGE, _SURE = 0.3, 4.0
 
@@ -168,11 +170,12 @@ def _measure_reference(
 
 def _floor(pairs: _Pairs, n_realisations: int, seed: int) -> tuple[float, float] | None:
     """Return the rms differences of the mean, and relative ones of the scatter, between halves of realisations."""
+    n_groups = min(n_realisations, _MOST_GROUPS)
     # The splits are those of every other statistic.
-    marks = Accumulator(n_realisations)
-    marks.update(np.eye(n_realisations), np.arange(n_realisations))
+    marks = Accumulator(n_groups)
+    marks.update(np.eye(n_groups), np.arange(n_groups))
     differences = []
-    first, second = pairs.realisation[pairs.first], pairs.realisation[pairs.second]
+    first, second = pairs.realisation[pairs.first] % n_groups, pairs.realisation[pairs.second] % n_groups
     for half in marks.halves(seed=seed)[0] > 0:
         inside = pairs.values[half[first] & half[second]]
         outside = pairs.values[~half[first] & ~half[second]]

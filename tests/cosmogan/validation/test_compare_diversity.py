@@ -84,6 +84,11 @@ def test_few_realisations_have_a_floor_from_their_distant_slabs(tmp_path: Path, 
     assert 0 < run(write(tmp_path / "mocks.h5", fields(40, 2)), reference).scores[0].floor < 0.5
 
 
+def test_many_realisations(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.h5", fields(400, 1), 400)
+    assert 0 < run(write(tmp_path / "mocks.h5", fields(40, 2)), reference).scores[0].floor < 0.5
+
+
 def test_reference_of_one_realisation(tmp_path: Path) -> None:
     reference = write(tmp_path / "reference.h5", fields(60, 1), slabs=True)
     comparison = run(write(tmp_path / "mocks.h5", fields(40, 2)), reference)
