@@ -100,8 +100,7 @@ class Request:
         """
         text = getattr(self, name)
         if text is not None:
-            h = self.cosmology.h if cosmology.h is None else cosmology.h
-            return parse_length(text, h)
+            return parse_length(text, cosmology.h if self.cosmology.h is None else self.cosmology.h)
         if default is None:
             option = f"--{name.replace('_', '-')}"
             raise UserError(

@@ -514,6 +514,10 @@ def test_what_is_published_can_be_overruled(tmp_path: Path):
     assert (meta.box_size, meta.thickness, meta.redshift, meta.assignment) == (500.0, 250.0, 1.0, "TSC")
     assert (meta.smoothing, meta.cosmology.omega_m, meta.cosmology.h) == (2.0, 0.25, 0.6711)
     assert len(read.slices) == 6
+    # A length without /h is in the user's h, where there is one.
+    one = files.write_quijote(tmp_path)
+    assert converted(one, box_size="1000 Mpc", cosmology="h=0.5").metadata.box_size == 500.0
+    assert converted(one, box_size="1000 Mpc").metadata.box_size == 671.1
 
 
 @pytest.mark.parametrize(
