@@ -6,7 +6,6 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
-from cosmogan.slices import ASSIGNMENTS, SliceMetadata, SliceWriter, require_absent
-from cosmogan.units import Cosmology, format_length, parse_length
+from cosmogan.slices import ASSIGNMENTS, SliceWriter, require_absent
+from cosmogan.units import Cosmology, format_length
 from data_tools.published.base import QUANTITIES, PublishedFile, Realisation, Request
 from data_tools.published.detect import open_published
-from data_tools.published.quantity import Survey, decide, survey
+from data_tools.published.plan import Plan, conversion_like_first, make_plan
 from data_tools.published.slabs import Conversion, slabs_of_cube, slices_of_stack
-from data_tools.published.tables import COSMOLOGY_NAMES
 
 _SELECT = re.compile(r"(\d*):(\d*)")
 _MUST_AGREE = (
@@ -34,10 +32,6 @@ _MUST_AGREE = (
     "smoothed",
     "scale",
 )
-# Means over a box, of simulations with the same number of particles, differ by rounding only.
-_MEAN_ROUNDING = 1e-6
-# A thickness given by hand may differ from box / slabs by its rounding.
-_THICKNESS_ROUNDING = 1e-4
 _LARGEST_COUNT = np.iinfo(np.uint16).max
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
@@ -171,7 +165,7 @@ def convert(
     for other in files[1:]:
         _require_alike(files[0], other)
     sources = [(file, one) for file in files for one in _selected(file, select)]
-    plan = _plan(sources, request, slabs=slabs, smoothing=smoothing, store=store, memory=memory * 1e9)
+    plan = make_plan(sources, request, slabs=slabs, smoothing=smoothing, store=store, memory=memory * 1e9)
     labels = _labels([one for _, one in sources], realisation)
     notes = tuple(dict.fromkeys((*plan.notes, *(note for file in files for note in file.notes))))
     for note in (_summary(files[0], plan, len(sources)), *notes):
@@ -190,135 +184,9 @@ def convert(
         for number, ((file, one), label) in enumerate(
             zip(tqdm(sources, desc="convert", unit="realisation"), labels, strict=True)
         ):
-            conversion = plan.first if number == 0 else _conversion(file, one, plan)
+            conversion = plan.first if number == 0 else conversion_like_first(file, one, plan)
             _append(writer, file, one, conversion, label)
     return Path(out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the slices of all realisations will be.
-
-    Parameters
-    ----------
-    metadata
-        Of the slice file.
-    n_slices
-        In all.
-    first
-        Conversion of the first realisation; that of another has its own mean.
-    notes
-        What was found out, for people.
-    """
-
-    metadata: SliceMetadata
-    n_slices: int
-    first: Conversion
-    notes: tuple[str, ...]
-
-
-def _plan(
-    sources: Sequence[tuple[PublishedFile, Realisation]],
-    request: Request,
-    *,
-    slabs: int | None,
-    smoothing: float,
-    store: str | None,
-    memory: float,
-) -> _Plan:
-    file, one = sources[0]
-    n_pixels = one.values.shape[1]
-    for _, other in sources[1:]:
-        if other.values.shape[1:] != one.values.shape[1:] or other.conditions.keys() != one.conditions.keys():
-            raise UserError(
-                f"{one.values.array.name} and {other.values.array.name} cannot share a slice file: they differ in "
-                "shape or in the names of their parameters"
-            )
-    cosmology = _cosmology(file.cosmology, request.cosmology, [other for _, other in sources])
-    cut = None if request.thickness is None else parse_length(request.thickness, cosmology.h)
-    depth = _depth(file, one, slabs, cut)
-    if smoothing and not file.periodic:
-        raise UserError(
-            f"{file.path}: smoothing is periodic and these slices are not; leave --smoothing out, or smooth whole boxes"
-        )
-    seen = survey(one.values)
-    quantity, why = decide(file, one, seen)
-    if request.scale is not None and quantity != "scaled":
-        raise UserError(f"{file.path}: --scale has no meaning for {quantity}; leave it out or say --quantity scaled")
-    counts = quantity == "counts" and (store == "counts" or (store is None and not smoothing and not file.smoothed))
-    if store == "counts" and (not counts or smoothing):
-        raise UserError(
-            f"{file.path}: {'smoothed counts' if counts else quantity} cannot be stored as counts, which are whole "
-            "numbers; leave --store out"
-        )
-    draft = Conversion(
-        quantity=quantity,
-        scale=file.scale,
-        mean=None,
-        depth=depth,
-        counts=counts,
-        smoothing=smoothing,
-        memory=memory,
-    )
-    first = replace(draft, mean=_box_mean(file, one, seen, draft))
-    metadata = SliceMetadata(
-        box_size=file.box_size,
-        n_pixels=n_pixels,
-        thickness=file.box_size * depth / n_pixels if file.thickness is None else file.thickness,
-        redshift=file.redshift,
-        quantity="counts" if counts else "density",
-        mean_count=depth * first.mean if counts and first.mean is not None else None,
-        smoothing=math.hypot(smoothing, file.smoothed),
-        assignment=file.assignment,
-        periodic=file.periodic,
-        cosmology=cosmology,
-    )
-    per_cube = 3 * n_pixels // depth
-    n_slices = sum(per_cube if file.layout == "cubes" else other.values.shape[0] for _, other in sources)
-    notes = [f"values are {quantity}, {why}"]
-    if first.mean is None:
-        notes.append("densities are taken as they are, normalised by the mean of the box already")
-    elif not _whole_box(file):
-        known = "as known or asked" if file.mean is not None else "that of all slices of a realisation together"
-        notes.append(f"mean of the box: {first.mean:.6g}, {known}")
-    return _Plan(metadata=metadata, n_slices=n_slices, first=first, notes=tuple(notes))
-
-
-def _conversion(file: PublishedFile, one: Realisation, plan: _Plan) -> Conversion:
-    """Return the conversion of a realisation other than the first, if it is of the same kind."""
-    seen = survey(one.values)
-    quantity, _ = decide(file, one, seen)
-    if quantity != plan.first.quantity:
-        raise UserError(
-            f"{one.values.array.name}: holds {quantity} and the files before it {plan.first.quantity}; convert them "
-            "apart, or say what all are with --quantity"
-        )
-    mean = _box_mean(file, one, seen, plan.first)
-    if plan.first.counts and not math.isclose(mean or 0.0, plan.first.mean or 0.0, rel_tol=_MEAN_ROUNDING):
-        raise UserError(
-            f"{one.values.array.name}: has {mean} particles per voxel and the first {plan.first.mean}; counts of one "
-            "file share their mean, so write --store density"
-        )
-    return replace(plan.first, mean=mean)
-
-
-def _box_mean(file: PublishedFile, one: Realisation, seen: Survey, conversion: Conversion) -> float | None:
-    """Return the mean of the box in the unit of `positive` values; None for densities of what is not a whole box."""
-    quantity = conversion.quantity
-    mean = seen.mean if file.mean is None else file.mean
-    if quantity in ("density", "delta"):
-        if file.mean is None and not _whole_box(file):
-            return None
-        mean += quantity == "delta"
-    elif quantity == "scaled" and file.mean is None:
-        mean = survey(one.values, quantity, conversion.scale).mean
-    if mean <= 0:
-        raise UserError(f"{one.values.array.name}: holds nothing but zeros")
-    return mean
-
-
-def _whole_box(file: PublishedFile) -> bool:
-    return file.layout == "cubes" and file.periodic
 
 
 def _append(writer: SliceWriter, file: PublishedFile, one: Realisation, conversion: Conversion, label: int) -> None:
@@ -341,26 +209,6 @@ def _require_countable(slices: np.ndarray, conversion: Conversion, name: str) ->
             f"{name}: a pixel holds {slices.max()} particles and counts are stored up to {_LARGEST_COUNT}; "
             "write --store density"
         )
-
-
-def _depth(file: PublishedFile, one: Realisation, slabs: int | None, thickness: float | None) -> int:
-    """Return how many planes of a file make a slice, from the number of slabs or their thickness in Mpc/h."""
-    side = one.values.shape[1]
-    if file.layout == "slices":
-        if slabs is not None:
-            raise UserError(f"{file.path}: holds slices, which are as thick as they are; --slabs is for cubes")
-        return 1
-    if thickness is not None:
-        if slabs is not None:
-            raise UserError("slabs and thickness say the same thing; give one of them")
-        slabs = max(1, round(file.box_size / thickness))
-        if not math.isclose(slabs * thickness, file.box_size, rel_tol=_THICKNESS_ROUNDING):
-            raise UserError(f"thickness {thickness:g} Mpc/h: does not divide the box of {file.box_size:g} Mpc/h")
-    if slabs is None:
-        return 1
-    if slabs < 1 or side % slabs:
-        raise UserError(f"slabs {slabs}: does not divide the {side} voxels along a side of {file.path}")
-    return side // slabs
 
 
 def _selected(file: PublishedFile, select: str | None) -> tuple[Realisation, ...]:
@@ -399,18 +247,6 @@ def _labels(realisations: Sequence[Realisation], asked: list[int] | None) -> lis
     return labels
 
 
-def _cosmology(base: Cosmology, asked: Cosmology, realisations: Sequence[Realisation]) -> Cosmology:
-    """Return what all realisations share; what differs stands in the conditions."""
-    shared = base.known()
-    for name, ours in COSMOLOGY_NAMES.items():
-        values = {one.conditions[name] for one in realisations if name in one.conditions}
-        if len(values) == 1:
-            shared[ours] = values.pop()
-        elif values:
-            shared.pop(ours, None)
-    return Cosmology(**(shared | asked.known()))
-
-
 def _parse_cosmology(text: str | None) -> Cosmology:
     values: dict[str, float] = {}
     for word in (text or "").replace(",", " ").split():
@@ -446,7 +282,7 @@ def _require_one_of(name: str, value: str | None, words: Sequence[str]) -> None:
         raise UserError(f"{name} {value!r}: expected one of {', '.join(words)}")
 
 
-def _summary(file: PublishedFile, plan: _Plan, n_realisations: int) -> str:
+def _summary(file: PublishedFile, plan: Plan, n_realisations: int) -> str:
     meta = plan.metadata
     return (
         f"{file.format_name}: {n_realisations} realisation{'s' if n_realisations > 1 else ''}, {plan.n_slices} slices "

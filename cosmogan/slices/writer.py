@@ -73,6 +73,9 @@ class SliceWriter:
         self.n_slices = n_slices
         self.n_written = 0
         self._conditions = dict(conditions or {})
+        for name in self._conditions:
+            if not name.isidentifier():
+                raise UserError(f"{self.path}: condition {name!r}: expected a name of letters, digits and underscores")
         require_absent(self.path, overwrite=overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

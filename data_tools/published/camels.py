@@ -50,6 +50,8 @@ class CamelsFormat(AbstractFormat):
             raise UserError(f"{path}: holds {prefix}, which is no density; slices are made of {', '.join(_DENSITIES)}")
         array = NpyArray(path)
         fields = _map_fields(array) if kind == "Maps" else _grid_fields(array)
+        if sets[3] is not None and int(sets[3]) != fields[0].shape[1]:
+            raise UserError(f"{path}: has {fields[0].shape[1]} voxels along a side and its name says {sets[3]}")
         # An N-body simulation has two parameters; the other columns are those of its hydrodynamic twin.
         n_body = "Nbody" in suite
         suites = [suite, suite.replace("Nbody", "").strip("_")] if n_body else [suite]

@@ -53,6 +53,12 @@ class CosmoFlowFormat(AbstractFormat):
         check_parameters(f"{path}: /physPar", conditions)
         which = _choose(path, redshifts, request.redshift)
         whole = side == WHOLE_BOX or request.box_size is not None
+        note = f"box of {side} voxels" + (", as asked" if request.box_size else ", 1 Mpc/h each")
+        if not whole:
+            note = (
+                f"{side} voxels are a part of the box of {WHOLE_BOX}: 1 Mpc/h each, not periodic, normalised by the "
+                "mean of the box, one particle per voxel; a whole box is said with --box-size"
+            )
         match = _NUMBER.search(path.name)
         return PublishedFile(
             path=path,
@@ -71,14 +77,7 @@ class CosmoFlowFormat(AbstractFormat):
                     conditions=conditions,
                 ),
             ),
-            notes=("box of 1 Mpc/h per voxel, as published",)
-            if whole and request.box_size is None
-            else ()
-            if whole
-            else (
-                f"{side} voxels are a part of the box of {WHOLE_BOX}: 1 Mpc/h each, not periodic, normalised by the "
-                "mean of the box, one particle per voxel; a whole box is said with --box-size",
-            ),
+            notes=(note,),
         )
 
 

@@ -109,6 +109,13 @@ def test_other_conditions_than_announced_are_refused(tmp_path: Path, example: Pa
     assert not (tmp_path / "a.h5").exists()
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "sigma 8", "nul\0"])
+def test_names_of_conditions_are_words(tmp_path: Path, example: Path, name: str):
+    with pytest.raises(UserError, match="letters"):
+        SliceWriter(tmp_path / "a.h5", read_slices(example).metadata, conditions={name: ""})
+    assert list(tmp_path.glob("a*")) == []
+
+
 def test_files_without_conditions_have_none(example: Path):
     assert read_slices(example).conditions == {}
     with h5py.File(example) as handle:

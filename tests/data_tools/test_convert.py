@@ -117,6 +117,12 @@ def test_camels_grids_are_selected_by_simulation(tmp_path: Path):
     np.testing.assert_array_equal(alone.conditions["Omega_m"], np.full(24, table[0, 0]))
 
 
+def test_grids_are_as_their_names_say(tmp_path: Path):
+    for path in (files.write_camels_grids(tmp_path), files.write_quijote(tmp_path)):
+        with pytest.raises(UserError, match="its name says 16"):
+            converted(path.rename(path.with_name(path.name.replace("_8_", "_16_"))))
+
+
 def test_camels_n_body_has_two_parameters(tmp_path: Path):
     read = converted(files.write_camels_maps(tmp_path, suite="Nbody_IllustrisTNG"))
     assert set(read.conditions) == {"Omega_m", "sigma8"}
@@ -168,6 +174,14 @@ def test_cosmoflow_asks_which_redshift(tmp_path: Path):
     for options in ({}, {"redshift": 0.7}):
         with pytest.raises(UserError, match=r"0, 0\.5, 1\.5, 3"):
             converted(path, **options)
+
+
+def test_cosmoflow_names_of_parameters_are_words(tmp_path: Path):
+    path = files.write_cosmoflow(tmp_path)
+    with h5py.File(path, "r+") as handle:
+        handle["namePar"][1] = b"sig/ma8"
+    with pytest.raises(UserError, match="sig/ma8"):
+        converted(path, redshift=0.0)
 
 
 def test_universes_of_different_cosmology_share_a_file(tmp_path: Path):
