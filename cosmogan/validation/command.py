@@ -14,6 +14,7 @@ def validate(
     out: str,
     mocks: list[str] | None = None,
     reference: list[str] | None = None,
+    training: list[str] | None = None,
     floor: list[str] | None = None,
     thresholds: str | None = None,
     two_sample: bool = False,
@@ -38,6 +39,8 @@ def validate(
         the reference of its box.
     reference
         Slice files of simulations that none of the mocks has seen, one per box.
+    training
+        Slice files that the mocks were learnt from, one per box, to look for copies of their slices.
     floor
         Slice files of more simulations of the same boxes, another code's will do: where they have more realisations
         than the reference, floor and errors are taken from them.
@@ -77,13 +80,18 @@ def validate(
     _require_device(device)
     # Before the work, not after it.
     require_report_folder(out, overwrite=overwrite)
-    boxes = _boxes(files or [], mocks or [], reference or [], floor or [])
+    boxes = _boxes(files or [], mocks or [], reference or [])
+    for path in training or []:
+        _box_of(path, boxes).training = path
+    for path in floor or []:
+        _box_of(path, boxes).floor = path
     comparisons = [
         comparison
         for box in boxes
         for comparison in compare_candidates(
             box.candidates,
             box.reference,
+            training=box.training,
             floor=box.floor,
             two_sample=two_sample,
             paired=paired,
@@ -105,10 +113,11 @@ class _Box:
 
     reference: str
     candidates: dict[str, Path | str] = field(default_factory=dict)
+    training: str | None = None
     floor: str | None = None
 
 
-def _boxes(files: list[str], mocks: list[str], reference: list[str], floor: list[str]) -> list[_Box]:
+def _boxes(files: list[str], mocks: list[str], reference: list[str]) -> list[_Box]:
     if files and (mocks or reference):
         raise UserError(
             f"files: {files[0]} and others without an option stand beside --mocks or --reference; use either pairs "
@@ -140,8 +149,6 @@ def _boxes(files: list[str], mocks: list[str], reference: list[str], floor: list
         for box in boxes:
             if not box.candidates:
                 raise UserError(f"{box.reference}: none of the files of mocks belongs to this reference; leave it out")
-    for path in floor:
-        _box_of(path, boxes).floor = path
     return boxes
 
 

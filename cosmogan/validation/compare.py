@@ -17,6 +17,7 @@ from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
 from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
+from cosmogan.statistics.copies import SMALLEST_SIDE as SMALLEST_SIDE_OF_COPIES
 from cosmogan.statistics.cross_spectrum import measure_pairs
 from cosmogan.statistics.histogram import Histogram, Tail
 from cosmogan.statistics.measurement import Measurement, measure
@@ -31,13 +32,19 @@ from cosmogan.statistics.scattering import (
     ScatteringFirst,
     ScatteringSecond,
 )
+from cosmogan.statistics.similarity import SMALLEST_SIDE as SMALLEST_SIDE_OF_SIMILARITY
 from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
+from cosmogan.validation.copies import compare_copies
+from cosmogan.validation.diversity import compare_diversity
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files
 from cosmogan.validation.partners import compare_partners
+from cosmogan.validation.score import SampleComparison
 from cosmogan.validation.two_sample import compare_two_sample
 
+# Both the search for copies and the similarity of pairs need this many pixels along a side.
+SMALLEST_SIDE_OF_SETS = max(SMALLEST_SIDE_OF_COPIES, SMALLEST_SIDE_OF_SIMILARITY)
 # Slices of each file shown in the report.
 _N_SHOWN = 4
 
@@ -46,8 +53,10 @@ def compare(
     mocks: Path | str,
     reference: Path | str,
     *,
+    training: Path | str | None = None,
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
+    sets: bool = True,
     two_sample: bool = False,
     paired: bool = False,
     n_bootstrap: int = 200,
@@ -58,8 +67,10 @@ def compare(
     (comparison,) = compare_candidates(
         {"mocks": mocks},
         reference,
+        training=training,
         floor=floor,
         statistics=statistics,
+        sets=sets,
         two_sample=two_sample,
         paired=paired,
         n_bootstrap=n_bootstrap,
@@ -73,8 +84,10 @@ def compare_candidates(
     candidates: Mapping[str, Path | str],
     reference: Path | str,
     *,
+    training: Path | str | None = None,
     floor: Path | str | None = None,
     statistics: Sequence[AbstractStatistic] | None = None,
+    sets: bool = True,
     two_sample: bool = False,
     paired: bool = False,
     n_bootstrap: int = 200,
@@ -89,11 +102,15 @@ def compare_candidates(
         Slice files to be judged, by the name they have in the report.
     reference
         Slice file of a simulation, best with several realisations.
+    training
+        Slice file that the mocks were learnt from, to look for copies of its slices.
     floor
         Slice file of further simulations of the same kind. If it has more realisations than the reference, the floor
         and the errors are taken from it.
     statistics
         What to measure; `default_statistics` if not given.
+    sets
+        Whether to look at the mocks as a set: variety, copies.
     two_sample
         Whether to train a network to tell mocks from simulation; takes minutes.
     paired
@@ -122,8 +139,9 @@ def compare_candidates(
         simulation = stack.enter_context(SliceReader(reference))
         others = {name: stack.enter_context(SliceReader(path)) for name, path in candidates.items()}
         further = None if floor is None else stack.enter_context(SliceReader(floor))
+        learnt = None if training is None else stack.enter_context(SliceReader(training))
         # Before the work, not after it.
-        for reader in (*others.values(), *([] if further is None else [further])):
+        for reader in (*others.values(), *(extra for extra in (further, learnt) if extra is not None)):
             _require_comparable(reader, simulation)
         metadata = _as_density(simulation.metadata)
         chosen = default_statistics(metadata) if statistics is None else tuple(statistics)
@@ -137,6 +155,8 @@ def compare_candidates(
                 itself,
                 metadata,
                 chosen,
+                training=learnt,
+                sets=sets,
                 two_sample=two_sample,
                 paired=paired,
                 n_bootstrap=n_bootstrap,
@@ -170,6 +190,8 @@ def _compare(
     metadata: SliceMetadata,
     statistics: Sequence[AbstractStatistic],
     *,
+    training: SliceReader | None,
+    sets: bool,
     two_sample: bool,
     paired: bool,
     n_bootstrap: int,
@@ -196,7 +218,10 @@ def _compare(
             entry = replace(entry, coherence=coherence)
             notes += notes_on_coherence(entry)
         entries.append(entry)
-    samples = []
+    samples: list[SampleComparison] = []
+    if sets and metadata.n_pixels >= SMALLEST_SIDE_OF_SETS:
+        samples.append(compare_diversity(ours.reader, theirs.reader, seed=seed, device=device))
+        samples += compare_copies(ours.reader, theirs.reader, training=training, seed=seed, device=device)
     if paired:
         samples.append(compare_partners(ours.reader, theirs.reader, device=device))
     if two_sample:

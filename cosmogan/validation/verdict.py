@@ -28,7 +28,7 @@ class Verdict:
     outcome
         ``"pass"`` if `value` is at most the larger of `threshold` and `floor`, or less than the significance away from
         what perfect mocks would show; else ``"fail"``, or ``"inconclusive"`` where nobody knows how far simulations
-        scatter.
+        scatter, or nothing could be measured.
     value, floor, sigmas
         As in `Score`; NaN where unknown.
     threshold
@@ -127,7 +127,7 @@ def judge_score(score: Score, thresholds: Thresholds, *, where: str = "") -> Ver
     threshold = thresholds.of(score.name)
     allowed = threshold if score.floor is None else max(threshold, score.floor)
     if math.isnan(score.value):
-        outcome: Outcome = "fail"
+        outcome: Outcome = "inconclusive"
     elif score.value <= allowed:
         outcome = "pass"
     elif score.value == math.inf:

@@ -211,7 +211,7 @@ def test_nothing_to_judge_is_no_pass(tmp_path: Path) -> None:
     write_example(tmp_path / "coarse.h5", n_pixels=4)
     entry = compare(tmp_path / "coarse.h5", tmp_path / "coarse.h5", n_bootstrap=10).statistics[0]
     assert entry.summary.n_bins == 0
-    assert judge(entry, asked(0.05)).outcome == "fail"
+    assert judge(entry, asked(0.05)).outcome == "inconclusive"
 
 
 def test_numbers_that_are_not_finite_are_no_pass() -> None:
