@@ -122,7 +122,7 @@ def make_plan(
     if first.mean is None:
         notes.append("densities are taken as they are, normalised by the mean of the box already")
     elif not _whole_box(file):
-        known = "as known or asked" if file.mean is not None else "that of all slices of a realisation together"
+        known = "as known or asked" if file.mean is not None else "that of all there is of a realisation"
         notes.append(f"mean of the box: {first.mean:.6g}, {known}")
     return Plan(metadata=metadata, n_slices=n_slices, first=first, notes=tuple(notes))
 

@@ -100,7 +100,7 @@ def positive(values: np.ndarray, quantity: str, scale: float | None, name: str) 
     quantity
         What they are.
     scale
-        The a of s(x) = 2x / (x + a) - 1 (Rodriguez et al. 2018, equation 7).
+        The a of s(x) = 2x / (x + a) - 1 (Rodriguez et al. 2018).
     name
         Of the field, for messages.
 
