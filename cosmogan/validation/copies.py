@@ -16,8 +16,8 @@ from cosmogan.validation.score import SampleComparison, Score
 
 # Slices of each set between which neighbours are looked for: 53 MB of waves each.
 _MOST_SLICES = 4096
-# Pixels read at a time: 32 slices of 256 x 256, about 100 MB with hashes and transforms.
-_PIXELS_AT_A_TIME = 2**21
+# Pixels read at a time: 16 slices of 256 x 256, about 50 MB with hashes and transforms.
+_PIXELS_AT_A_TIME = 2**20
 # Slabs of one box resemble each other by right; from here on they are the same slab.
 _SAME = 0.99
 # A slice is a copy if chance makes one slice in as many so similar; with fewer reference slices chance is unknown.
@@ -109,23 +109,28 @@ def _collect(reader: SliceReader, n_slices: int, seed: int, device: torch.device
     n_pixels = reader.metadata.n_pixels
     n_chosen = min(n_slices, reader.n_slices)
     chosen = np.sort(np.random.default_rng(seed).choice(reader.n_slices, n_chosen, replace=False))
-    hashes, modes, power = [np.zeros(0, np.uint64)], [], []
-    step = max(1, _PIXELS_AT_A_TIME // n_pixels**2)
+    if not n_chosen:
+        raise UserError(f"{reader.path}: /slices is empty; expected at least one slice")
+    # Filled in place: small results kept between large temporaries would leave holes of a gigabyte in the heap.
+    hashes = np.zeros(reader.n_slices if hashed else 0, np.uint64)
+    power = torch.zeros(n_chosen, device=device)
+    modes = torch.zeros(n_chosen, 0, device=device)
+    n_gathered, step = 0, max(1, _PIXELS_AT_A_TIME // n_pixels**2)
     for start in range(0, reader.n_slices, step):
         inside = chosen[(chosen >= start) & (chosen < start + step)] - start
         if not (hashed or len(inside)):
             continue
         density = reader.density(start, min(start + step, reader.n_slices))
         if hashed:
-            hashes.append(slice_hashes(density))
+            hashes[start : start + step] = slice_hashes(density)
         if len(inside):
-            gathered = gather_modes(torch.from_numpy(density[inside]).to(device))
-            modes.append(gathered[0])
-            power.append(gathered[1])
-    if not modes:
-        raise UserError(f"{reader.path}: /slices is empty; expected at least one slice")
-    waves = flatten(torch.cat(modes), torch.cat(power), n_pixels)
-    return _Sample(reader=reader, chosen=chosen, waves=waves, hashes=np.concatenate(hashes))
+            gathered, variance = gather_modes(torch.from_numpy(density[inside]).to(device))
+            if not n_gathered:
+                modes = torch.zeros(n_chosen, gathered.shape[1], dtype=gathered.dtype, device=device)
+            modes[n_gathered : n_gathered + len(inside)] = gathered
+            power[n_gathered : n_gathered + len(inside)] = variance
+            n_gathered += len(inside)
+    return _Sample(reader=reader, chosen=chosen, waves=flatten(modes, power, n_pixels), hashes=hashes)
 
 
 def _among_mocks(ours: _Sample, theirs: _Sample) -> SampleComparison:
