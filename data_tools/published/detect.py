@@ -103,7 +103,9 @@ def look(path: Path) -> Contents:
     if kind == "npz":
         return Contents(kind="npz", names=tuple(npz_shapes(path)))
     if kind is None:
-        raise UserError(f"{path}: is neither an .npy, .npz nor HDF5 file; particles become slices with `cosmogan slice`")
+        raise UserError(
+            f"{path}: is neither an .npy, .npz nor HDF5 file; particles become slices with `cosmogan slice`"
+        )
     with open_hdf5(path) as handle:
         try:
             names, own = tuple(handle), handle.attrs.get("format")
