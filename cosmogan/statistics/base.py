@@ -30,8 +30,6 @@ class AbstractStatistic(ABC):
         Whether the axes are logarithmic.
     correlated
         Whether correlations and variance between slices are compared as well as the means.
-    distance_units
-        Of the numbers from `distances`.
     """
 
     name: ClassVar[str]
@@ -43,7 +41,6 @@ class AbstractStatistic(ABC):
     log_x: ClassVar[bool] = True
     log_y: ClassVar[bool] = True
     correlated: ClassVar[bool] = False
-    distance_units: ClassVar[str] = ""
 
     @abstractmethod
     def edges(self, metadata: SliceMetadata) -> np.ndarray:
@@ -85,5 +82,5 @@ class AbstractStatistic(ABC):
         return "all bins"
 
     def distances(self, mocks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-        """Return named numbers that compare two means, shapes ``(n_bins,)``; 0 for equal ones. None by default."""
+        """Return named numbers, units in the name, that compare two means of shape ``(n_bins,)``: 0 for equal ones."""
         return {}

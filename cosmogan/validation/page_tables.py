@@ -105,12 +105,10 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
             "-" if floor is None else percent(floor.maximum),
         ]
         add(verdicts[entry.statistic.name], entry.statistic.title, cells)
-        units = entry.statistic.distance_units
         for name, value in s.distances.items():
-            text = f"{name}, {units}" if units else name
             itself = "-" if floor is None else number(floor.distances[name], figures=2)
             rows.append(
-                f'<tr class="aside"><td class="text">{escape(text)}</td><td></td><td>{number(value, figures=2)}</td>'
+                f'<tr class="aside"><td class="text">{escape(name)}</td><td></td><td>{number(value, figures=2)}</td>'
                 f"<td></td><td></td><td></td><td>{itself}</td><td></td><td></td></tr>"
             )
     scores = [score for entry in comparison.statistics for score in entry.scores]

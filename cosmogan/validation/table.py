@@ -85,10 +85,9 @@ def _statistic_rows(box: str, entry: StatisticComparison, verdict: Verdict) -> l
             verdict.text,
         )
     ]
-    units = f", {entry.statistic.distance_units}" if entry.statistic.distance_units else ""
     for name, value in s.distances.items():
         itself = "-" if floor is None else number(floor.distances[name], figures=2)
-        rows.append(("", f"  {name}{units}", number(value, figures=2), "", "", "", "", itself, "", "", ""))
+        rows.append(("", f"  {name}", number(value, figures=2), "", "", "", "", itself, "", "", ""))
     return rows
 
 
