@@ -85,7 +85,16 @@ class NpyArray(AbstractArray):
 
     def __init__(self, path: Path) -> None:
         try:
+            with open(path, "rb") as stream:
+                shape, dtype = _npy_header(stream)
+                missing = math.prod(shape) * dtype.itemsize - (path.stat().st_size - stream.tell())
+            if missing > 0:
+                raise UserError(
+                    f"{path}: is cut short by {missing} bytes of its {shape} {dtype}; copy or download it again"
+                )
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except UserError:
+            raise
         except _NPY_ERRORS as error:
             raise UserError(f"{path}: is not a whole .npy file of numbers ({_first_line(error)})") from None
         if not isinstance(mapped, np.memmap):

@@ -257,7 +257,8 @@ VALUES: dict[str, Mutation] = {
 
 def rewrite_header(path: Path, old: bytes, new: bytes) -> None:
     content = path.read_bytes()
-    path.write_bytes(content.replace(old, new[: len(old)].ljust(len(old)), 1))
+    assert len(new) <= len(old)
+    path.write_bytes(content.replace(old, new.ljust(len(old)), 1))
 
 
 def pickled(path: Path, rng: np.random.Generator) -> None:
@@ -280,7 +281,7 @@ NPY: dict[str, Mutation] = {
     "pickled objects": pickled,
     "bare pickle": bare_pickle,
     "huge shape": huge_shape,
-    "negative shape": lambda path, rng: rewrite_header(path, b"(", b"(-"),
+    "negative shape": lambda path, rng: rewrite_header(path, b", 8", b",-8"),
     "type of objects": lambda path, rng: rewrite_header(path, b"'<f", b"'|O"),
     "no such type": lambda path, rng: rewrite_header(path, b"'<f", b"'<q"),
     "code in header": lambda path, rng: rewrite_header(path, b"{'descr': '<f4'", b"{exit(): '<f4'"),
@@ -498,3 +499,29 @@ def test_whole_files_pass(name: str, tmp_path: Path):
     np.testing.assert_allclose(read, family.expected(path), **ROUNDING)
     # Twin: a result 5% off fails.
     assert not np.allclose(read * 1.05, family.expected(path), **ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("name", "mutate", "expected"),
+    [
+        ("plain npz", bomb, "unpacks to 3.0 GB"),
+        ("plain npz", NPZ["missing member"], "holds 0 arrays"),
+        ("plain npy", pickled, "Python objects"),
+        ("plain npy", huge_shape, "is cut short by"),
+        ("plain npy", NPY["negative shape"], "not a whole .npy file"),
+        ("3dcosmo", HDF5["half written"], "never written to the end"),
+        ("3dcosmo", HDF5["virtual"], "in other files"),
+        ("3dcosmo", HDF5["soft link loop"], "no data set 'data'"),
+        ("quijote", link_to_itself, "symbolic links"),
+        ("quijote", pipe, "is not a file"),
+        ("quijote", VALUES["NaN"], "1 values are NaN or infinite"),
+        ("cosmoflow", reopened(lambda h, name, r: h.__delitem__("redshifts")), "has no list /redshifts"),
+        ("camels maps", TABLE["Omega_m of another"], "parameters another's"),
+    ],
+)
+def test_broken_files_are_refused_for_what_is_broken(name: str, mutate: Mutation, expected: str, tmp_path: Path):
+    family = FAMILIES[name]
+    path = family.write(tmp_path)
+    mutate(path, np.random.default_rng(0))
+    with pytest.raises(UserError, match=expected):
+        convert([str(path)], out=str(tmp_path / "slices.h5"), **family.options)
