@@ -28,7 +28,7 @@ _DAMPING = 0.7
 _FIT_BATCH_PIXELS = 2**18
 _N_QUANTILES = 401
 # Pixels beyond a quantile below which it is not trusted.
-_RARE = 50
+_RARE = 3
 _LARGEST_STRETCH = 16.0
 _BISECTIONS = 40
 
