@@ -125,7 +125,7 @@ def compare_two_sample(
         elif part.n_groups < _FEW:
             notes.append(
                 f"The two-sample test asks about {part.n_groups} realisations of the {name}, too few to know their "
-                "own scatter: its sigmas are small whatever the AUC. Eight realisations or more make it a test."
+                f"own scatter: no sigmas are given below {_SIGMAS:g}. Eight realisations or more make it a test."
             )
     if reference.metadata.quantity != mocks.metadata.quantity:
         notes.append(
@@ -137,10 +137,13 @@ def compare_two_sample(
             f"The network of the two-sample test does worse than chance, AUC = {estimate.auc:.3f}: training and test "
             "realisations differ more than their scatter says."
         )
+    # Few realisations allow for so wide a scatter that insignificance would say nothing for the mocks.
+    few = min(test.n_groups, reference_test.n_groups) < _FEW
+    sigmas = None if few and (estimate.sigmas or 0.0) < _SIGMAS else estimate.sigmas
     return SampleComparison(
         name=NAME,
         title=TITLE,
-        scores=(_score(max(estimate.auc - 0.5, 0.0), floor=floor, sigmas=estimate.sigmas),),
+        scores=(_score(max(estimate.auc - 0.5, 0.0), floor=floor, sigmas=sigmas),),
         quantity=QUANTITY,
         distributions={"mocks": scores, "simulation": reference_scores},
         explanation=explanation,

@@ -144,6 +144,7 @@ def test_few_realisations_are_said(
     mocks = write_boxes(tmp_path / "mocks.h5", lognormal(64, 2), 1, cut=False)
     result = run(mocks, reference)
     assert words in result.notes[0]
+    assert result.scores[0].sigmas is None
     assert (result.scores[0].floor is None) == (n_realisations < 4)
     assert len(trainings) == (1 if n_realisations < 4 else 2)
 
