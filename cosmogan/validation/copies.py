@@ -282,7 +282,7 @@ def _copies_notes(
             turn = _turn_text(found, row)
             named.append(f"{one} like {other_name} {other} ({turn}; similarity {found.similarity[row]:.3f})")
         seen.add(pair)
-    more = "" if len(seen) == len(named) else ", ..."
+    more = "" if len(seen) == len(named) else " and others"
     return (
         f"{int(similar.sum())} of {len(similar)} mocks are more similar to a {other_name} than chance allows: "
         f"{', '.join(named)}{more}.",
