@@ -11,45 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cosmogan.errors import UserError
 from data_tools.slabs import Ranges, SlabCounter
 from data_tools.snapshots import AbstractSnapshot, open_snapshot
 
-# Rank and number of ranks as launchers say them. In a SLURM batch script, outside of srun, only those of the step are
-# unset: a plain command there is alone, however many tasks were asked for.
-_RANKS = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-)
 # What launchers call a run, where they do.
 _RUNS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE", "TORCHELASTIC_RUN_ID")
 # Masses that a typical one is taken from.
 _FIRST_MASSES = 4096
-
-
-def find_rank(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Return the rank of this process and the number of ranks, as torchrun, mpirun or srun say them.
-
-    Raises
-    ------
-    UserError
-        If they say nonsense.
-    """
-    for rank_name, size_name in _RANKS:
-        if rank_name in environment and size_name in environment:
-            try:
-                rank, size = int(environment[rank_name]), int(environment[size_name])
-            except ValueError:
-                rank, size = -1, 0
-            if not 0 <= rank < size:
-                raise UserError(
-                    f"environment variables {rank_name}={environment[rank_name]!r} and {size_name}="
-                    f"{environment[size_name]!r}: expected a rank below the number of ranks; unset both to run alone"
-                )
-            return rank, size
-    return 0, 1
 
 
 def name_run(environment: Mapping[str, str], ranks: int) -> str:

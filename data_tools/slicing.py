@@ -14,11 +14,12 @@ from typing import Any
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
+from cosmogan.ranks import find_rank
 from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
 from cosmogan.units import Cosmology, format_length, parse_length
 from data_tools.assignment import ASSIGNMENTS, compiled_loops
 from data_tools.slabs import SlabCounter, append_slabs, grid_dtype, number_kept, plan_passes
-from data_tools.slice_job import SliceJob, find_rank, name_run
+from data_tools.slice_job import SliceJob, name_run
 from data_tools.snapshots import AbstractSnapshot, SnapshotHeader, open_snapshot
 from data_tools.workers import Team
 

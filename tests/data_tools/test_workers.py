@@ -12,9 +12,10 @@ import pytest
 from gadget_files import write_hdf5
 
 from cosmogan.errors import UserError
+from cosmogan.ranks import find_rank
 from cosmogan.slices import read_slices
 from data_tools import workers
-from data_tools.slice_job import SliceJob, find_rank, name_run
+from data_tools.slice_job import SliceJob, name_run
 from data_tools.slicing import slice_snapshots
 from data_tools.snapshots import open_snapshot
 from data_tools.workers import Team
