@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, FORMAT_VERSION, value_problem
+from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUMS, FORMAT_VERSION, checksums, value_problem
 from cosmogan.slices.reader import SliceReader
 from cosmogan.units import format_length
 
+# Slices read at a time.
+_BLOCK = 256
 # Characters of one entry of the provenance that a summary shows.
 _LONGEST_SHOWN = 80
 
@@ -31,7 +32,6 @@ def check_slices(path: str | Path) -> list[str]:
         return [str(error)]
     problems = []
     with reader:
-        problems += _missing_sources(reader._open()["slices"], path)
         if reader.n_slices == 0:
             problems.append(f"{path}: /slices is empty; expected at least one slice")
         known_axis = np.isin(reader.axis, (0, 1, 2, AXIS_NOT_APPLICABLE))
@@ -48,8 +48,16 @@ def check_slices(path: str | Path) -> list[str]:
                 first = int(np.argmax(~np.isfinite(values)))
                 problems.append(f"{path}: /conditions/{name} holds {values[first]} at slice {first}; expected a number")
         try:
-            for start, block in reader.blocks():
+            for start in range(0, reader.n_slices, _BLOCK):
+                block = reader.stored(start, start + _BLOCK)
                 problem = value_problem(block, offset=start)
+                wrong = _changed(reader, start, block)
+                if wrong is not None:
+                    problems.append(
+                        f"{path}: slice {wrong} is not what was written: its SHA-256 differs from /{CHECKSUMS}; "
+                        "copy or write the file again"
+                    )
+                    break
                 if problem is not None:
                     hint = "densities are 1 + delta >= 0; was the inverse transform skipped?"
                     problems.append(f"{path}: /slices holds {problem}; {hint}")
@@ -57,6 +65,14 @@ def check_slices(path: str | Path) -> list[str]:
         except UserError as error:
             problems.append(str(error))
     return problems
+
+
+def _changed(reader: SliceReader, start: int, block: np.ndarray) -> int | None:
+    """Return the number of the first slice of a block that differs from its checksum."""
+    if reader.checksums is None:
+        return None
+    same = (checksums(block) == reader.checksums[start : start + len(block)]).all(1)
+    return None if same.all() else start + int(np.argmin(same))
 
 
 def describe_slices(path: str | Path) -> str:
@@ -104,19 +120,3 @@ def _count_text(counts: np.ndarray) -> str:
         return "none"
     low, high = counts.min(), counts.max()
     return f"{len(counts)} with {low if low == high else f'{low} to {high}'} slices each"
-
-
-def _missing_sources(dataset: h5py.Dataset, path: Path) -> list[str]:
-    """Return a sentence per source of a virtual data set that is not there: HDF5 itself would return zeros."""
-    if not dataset.is_virtual:
-        return []
-    problems = []
-    for source in dataset.virtual_sources():
-        name = path if source.file_name == "." else path.parent / source.file_name
-        try:
-            with h5py.File(name, "r") as handle:
-                if source.dset_name not in handle:
-                    problems.append(f"{path}: its part {name} has no data set {source.dset_name}")
-        except OSError:
-            problems.append(f"{path}: its part {name} is missing or damaged; bring it back or write the slices again")
-    return problems

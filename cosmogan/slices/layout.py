@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -10,13 +11,25 @@ import numpy as np
 FORMAT = "cosmogan-slices"
 FORMAT_VERSION = 1
 AXIS_NOT_APPLICABLE = 255
-DTYPES: dict[str, np.dtype[Any]] = {"counts": np.dtype(np.uint16), "density": np.dtype(np.float32)}
+# Types of stored pixels by quantity, the usual one first.
+DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
+    "counts": (np.dtype("<u2"),),
+    "density": (np.dtype("<f4"), np.dtype("<f2")),
+}
 LABELS: dict[str, np.dtype[Any]] = {
     "realisation": np.dtype(np.int32),
     "axis": np.dtype(np.uint8),
     "position": np.dtype(np.float32),
 }
 CONDITION_DTYPE = np.dtype(np.float64)
+CHECKSUMS = "sha256"
+CHECKSUM_SIZE = 32
+
+
+def checksums(block: np.ndarray) -> np.ndarray:
+    """Return the SHA-256 of the bytes of each slice as they are stored, uint8, shape ``(n, 32)``."""
+    digests = b"".join(hashlib.sha256(np.ascontiguousarray(one).data).digest() for one in block)
+    return np.frombuffer(digests, np.uint8).reshape(len(block), CHECKSUM_SIZE)
 
 
 def value_problem(block: np.ndarray, *, offset: int = 0) -> str | None:

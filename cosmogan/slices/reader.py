@@ -12,7 +12,16 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.slices.layout import CONDITION_DTYPE, DTYPES, FORMAT, FORMAT_VERSION, LABELS, os_reason
+from cosmogan.slices.layout import (
+    CHECKSUM_SIZE,
+    CHECKSUMS,
+    CONDITION_DTYPE,
+    DTYPES,
+    FORMAT,
+    FORMAT_VERSION,
+    LABELS,
+    os_reason,
+)
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.units import Cosmology
 
@@ -60,8 +69,9 @@ def density_from_counts(counts: np.ndarray, mean_count: float) -> np.ndarray:
 class SliceReader:
     """A slice file opened for reading; use as a context manager.
 
-    Its labels are arrays of length ``n_slices``: `realisation`, `axis`, `position`, and `conditions` by name. The HDF5
-    handle is opened in the process that reads first and is not pickled.
+    Its labels are arrays of length ``n_slices``: `realisation`, `axis`, `position`, and `conditions` by name;
+    `checksums` are SHA-256 of the stored slices, shape ``(n_slices, 32)``, or None. The HDF5 handle is opened in the
+    process that reads first and is not pickled.
 
     Parameters
     ----------
@@ -84,6 +94,8 @@ class SliceReader:
         self.axis: np.ndarray = handle["axis"][:]
         self.position: np.ndarray = handle["position"][:]
         self.conditions, self.condition_units = _read_conditions(handle, self.n_slices, self.path)
+        self.checksums = _read_checksums(handle, self.n_slices, self.path)
+        self.dtype: np.dtype[Any] = handle["slices"].dtype
         self.provenance: dict[str, Any] = _plain(handle["provenance"].attrs) if "provenance" in handle else {}
 
     def _open(self) -> h5py.File:
@@ -111,6 +123,19 @@ class SliceReader:
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return slices ``start:stop`` in the file's quantity, shape ``(stop - start, n_pixels, n_pixels)``.
+
+        Counts are uint16 and densities float32.
+
+        Raises
+        ------
+        UserError
+            If the file is damaged.
+        """
+        block = self.stored(start, stop)
+        return block.astype(np.float32) if block.dtype.kind == "f" and block.dtype != np.float32 else block
+
+    def stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return slices ``start:stop`` in the type in which they are stored; densities may be float16.
 
         Raises
         ------
@@ -231,11 +256,16 @@ def _check_layout(handle: h5py.File, metadata: SliceMetadata, path: Path) -> int
         if not isinstance(_member(handle, name), h5py.Dataset):
             raise UserError(f"{path}: data set /{name} is missing")
     slices = handle["slices"]
-    side, dtype = metadata.n_pixels, DTYPES[metadata.quantity]
+    side, dtypes = metadata.n_pixels, DTYPES[metadata.quantity]
     if slices.ndim != 3 or slices.shape[1:] != (side, side):
         raise UserError(f"{path}: /slices has shape {slices.shape}; expected (n, {side}, {side})")
-    if slices.dtype != dtype:
-        raise UserError(f"{path}: /slices is {slices.dtype}; expected {dtype} for quantity {metadata.quantity!r}")
+    if slices.dtype not in dtypes:
+        expected = " or ".join(map(str, dtypes))
+        raise UserError(f"{path}: /slices is {slices.dtype}; expected {expected} for quantity {metadata.quantity!r}")
+    problems = missing_parts(slices, path)
+    if problems:
+        others = f" ({len(problems) - 1} more of its parts are not right)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + others)
     for name, label_dtype in LABELS.items():
         if handle[name].shape != (len(slices),) or handle[name].dtype != label_dtype:
             raise UserError(
@@ -243,6 +273,46 @@ def _check_layout(handle: h5py.File, metadata: SliceMetadata, path: Path) -> int
                 f"expected {label_dtype} ({len(slices)},), one per slice"
             )
     return len(slices)
+
+
+def missing_parts(dataset: h5py.Dataset, path: Path) -> list[str]:
+    """Return a sentence per file of a virtual data set that is not there or too short: HDF5 would return zeros."""
+    if not dataset.is_virtual:
+        return []
+    problems = []
+    for source in dataset.virtual_sources():
+        part = path if source.file_name == "." else path.parent / source.file_name
+        if source.src_space.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
+            needed = tuple(last + 1 for last in source.src_space.get_select_bounds()[1])
+        else:
+            first, last = source.vspace.get_select_bounds()
+            needed = tuple(b - a + 1 for a, b in zip(first, last, strict=True))
+        try:
+            with h5py.File(part, "r") as handle:
+                found = handle[source.dset_name].shape
+        except KeyError:
+            problems.append(f"{path}: its part {part} has no data set {source.dset_name}")
+        except OSError:
+            problems.append(f"{path}: its part {part} is missing or damaged; bring it back or write the slices again")
+        else:
+            if len(found) != len(needed) or any(have < want for have, want in zip(found, needed, strict=True)):
+                problems.append(
+                    f"{path}: its part {part} holds {source.dset_name} of shape {found}; expected {needed}. "
+                    "Bring the right one back or write the slices again"
+                )
+    return problems
+
+
+def _read_checksums(handle: h5py.File, n_slices: int, path: Path) -> np.ndarray | None:
+    """Return the checksums of the slices, where the file has them."""
+    if CHECKSUMS not in list(handle):
+        return None
+    dataset = _member(handle, CHECKSUMS)
+    expected = (n_slices, CHECKSUM_SIZE)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape != expected or dataset.dtype != np.uint8:
+        raise UserError(f"{path}: /{CHECKSUMS} is not a data set of uint8 {expected}, one row per slice")
+    values: np.ndarray = dataset[:]
+    return values
 
 
 def _read_conditions(handle: h5py.File, n_slices: int, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -16,11 +16,14 @@ import numpy as np
 from cosmogan.errors import UserError
 from cosmogan.slices.layout import (
     AXIS_NOT_APPLICABLE,
+    CHECKSUM_SIZE,
+    CHECKSUMS,
     CONDITION_DTYPE,
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
     LABELS,
+    checksums,
     os_reason,
     value_problem,
 )
@@ -50,6 +53,12 @@ class SliceWriter:
         Names of parameters that come with each slice, such as ``"Omega_m"``, and their units, empty for none.
     overwrite
         Whether an existing file may be replaced.
+    dtype
+        Type of the stored pixels where the quantity leaves a choice: ``"float32"`` or ``"float16"`` for densities.
+    compression
+        ``"gzip"`` or ``"lzf"``: one compressed slice per chunk.
+    with_checksums
+        Whether the file holds the SHA-256 of each slice.
 
     Raises
     ------
@@ -66,11 +75,16 @@ class SliceWriter:
         provenance: Mapping[str, Any] | None = None,
         conditions: Mapping[str, str] | None = None,
         overwrite: bool = False,
+        dtype: str | None = None,
+        compression: str | None = None,
+        with_checksums: bool = False,
     ) -> None:
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".part")
         self.metadata = metadata
+        self.dtype = stored_dtype(metadata, dtype)
         self.n_slices = n_slices
+        self._with_checksums = with_checksums
         self.n_written = 0
         self._conditions = dict(conditions or {})
         for name in self._conditions:
@@ -82,26 +96,19 @@ class SliceWriter:
             self._file = h5py.File(self.partial, "w")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({os_reason(error)})") from None
-        self._write_head(provenance or {})
-
-    def _write_head(self, provenance: Mapping[str, Any]) -> None:
-        attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "box_size_units": "Mpc/h"}
-        values = asdict(self.metadata)
-        cosmology = values.pop("cosmology")
-        self._file.attrs.update(attributes | {name: value for name, value in values.items() if value is not None})
-        self._file.create_group("cosmology").attrs.update({k: v for k, v in cosmology.items() if v is not None})
-        self._file.create_group("provenance").attrs.update(dict(provenance))
-        n, side = self.n_slices, self.metadata.n_pixels
-        unlimited: dict[str, Any] = {} if n is not None else {"maxshape": (None, side, side), "chunks": (1, side, side)}
-        self._file.create_dataset("slices", (n or 0, side, side), DTYPES[self.metadata.quantity], **unlimited)
-        for name, dtype in LABELS.items():
-            self._file.create_dataset(name, (n or 0,), dtype, maxshape=None if n is not None else (None,))
-        for name, unit in self._conditions.items():
-            dataset = self._file.create_dataset(
-                f"conditions/{name}", (n or 0,), CONDITION_DTYPE, maxshape=None if n is not None else (None,)
-            )
-            if unit:
-                dataset.attrs["units"] = unit
+        write_head(
+            self._file,
+            metadata,
+            n_slices=n_slices,
+            provenance=provenance or {},
+            conditions=self._conditions,
+            with_checksums=with_checksums,
+        )
+        side = metadata.n_pixels
+        storage: dict[str, Any] = {"compression": compression, "chunks": (1, side, side)} if compression else {}
+        if n_slices is None:
+            storage |= {"maxshape": (None, side, side), "chunks": (1, side, side)}
+        self._file.create_dataset("slices", (n_slices or 0, side, side), self.dtype, **storage)
 
     def append(
         self,
@@ -133,24 +140,18 @@ class SliceWriter:
             raise UserError(
                 f"{self.path}: expected slices of shape (n, {expected[0]}, {expected[1]}), got {slices.shape}"
             )
-        problem = value_problem(slices)
-        if problem is not None:
-            raise UserError(f"{self.path}: slices to write hold {problem}")
-        dtype = DTYPES[self.metadata.quantity]
-        if dtype.kind == "u" and slices.size and slices.max() > np.iinfo(dtype).max:
-            raise UserError(
-                f"{self.path}: a pixel holds {slices.max()} particles and counts are stored up to "
-                f"{np.iinfo(dtype).max}; write densities instead (--quantity density)"
-            )
+        stored = as_stored(slices, self.dtype, self.path)
         columns = self._checked(conditions or {})
         start, stop = self.n_written, self.n_written + len(slices)
         if self.n_slices is not None and stop > self.n_slices:
             raise UserError(f"{self.path}: {self.n_slices} slices were announced and more are being written")
         try:
             if self.n_slices is None:
-                for name in ("slices", *LABELS, *columns):
+                for name in ("slices", *LABELS, *columns, *([CHECKSUMS] if self._with_checksums else [])):
                     self._file[name].resize(stop, axis=0)
-            self._file["slices"][start:stop] = slices.astype(dtype, copy=False)
+            self._file["slices"][start:stop] = stored
+            if self._with_checksums:
+                self._file[CHECKSUMS][start:stop] = checksums(stored)
             labels = {"realisation": realisation, "axis": axis, "position": position}
             for name, values in (labels | columns).items():
                 self._file[name][start:stop] = values
@@ -190,6 +191,72 @@ class SliceWriter:
                 raise UserError(f"{self.path}: {self.n_slices} slices were announced and {self.n_written} written")
             return
         os.replace(self.partial, self.path)
+
+
+def stored_dtype(metadata: SliceMetadata, name: str | None) -> np.dtype[Any]:
+    """Return the type of the stored pixels; the usual one of the quantity if ``name`` is None.
+
+    Raises
+    ------
+    UserError
+        If the quantity is not stored as that.
+    """
+    allowed = DTYPES[metadata.quantity]
+    for dtype in allowed:
+        if name in (None, dtype.name):
+            return dtype
+    names = " or ".join(dtype.name for dtype in allowed)
+    raise UserError(f"dtype: {metadata.quantity} are stored as {names}, found {name!r}")
+
+
+def as_stored(slices: np.ndarray, dtype: np.dtype[Any], path: Path) -> np.ndarray:
+    """Return slices in the type in which a file stores them.
+
+    Raises
+    ------
+    UserError
+        If a value cannot be stored.
+    """
+    problem = value_problem(slices)
+    if problem is not None:
+        raise UserError(f"{path}: slices to write hold {problem}")
+    limit = np.iinfo(dtype).max if dtype.kind == "u" else np.finfo(dtype).max
+    if slices.dtype != dtype and slices.size and slices.max() > limit:
+        if dtype.kind == "u":
+            raise UserError(
+                f"{path}: a pixel holds {slices.max()} particles and counts are stored up to {limit}; "
+                "write densities instead (--quantity density)"
+            )
+        raise UserError(f"{path}: a pixel holds {slices.max():g} and {dtype} ends at {limit:g}; write float32 instead")
+    return slices.astype(dtype, copy=False)
+
+
+def write_head(
+    file: h5py.File,
+    metadata: SliceMetadata,
+    *,
+    n_slices: int | None,
+    provenance: Mapping[str, Any],
+    conditions: Mapping[str, str] | None = None,
+    with_checksums: bool = False,
+) -> None:
+    """Write everything of a slice file but ``/slices``, with labels still to be filled in."""
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "box_size_units": "Mpc/h"}
+    values = asdict(metadata)
+    cosmology = values.pop("cosmology")
+    file.attrs.update(attributes | {name: value for name, value in values.items() if value is not None})
+    file.create_group("cosmology").attrs.update({k: v for k, v in cosmology.items() if v is not None})
+    file.create_group("provenance").attrs.update(dict(provenance))
+    n, longest = n_slices or 0, None if n_slices is not None else (None,)
+    for name, dtype in LABELS.items():
+        file.create_dataset(name, (n,), dtype, maxshape=longest)
+    for name, unit in (conditions or {}).items():
+        dataset = file.create_dataset(f"conditions/{name}", (n,), CONDITION_DTYPE, maxshape=longest)
+        if unit:
+            dataset.attrs["units"] = unit
+    if with_checksums:
+        shape = (n, CHECKSUM_SIZE)
+        file.create_dataset(CHECKSUMS, shape, np.uint8, maxshape=None if longest is None else (None, CHECKSUM_SIZE))
 
 
 def write_slices(
