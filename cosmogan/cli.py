@@ -22,7 +22,7 @@ _COMMANDS = {
     "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
     "convert": ("data_tools.convert:convert", "turn published cubes, maps and arrays into slices"),
     "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
-    "export": ("cosmogan.emulator:export_checkpoint", "turn a checkpoint into an emulator file"),
+    "export": ("cosmogan.export:export_checkpoint", "turn a checkpoint into an emulator file"),
     "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
     "baseline": ("cosmogan.baselines.command:baseline", "make mock slices that need no training, to compare with"),
     "validate": ("cosmogan.validation.command:validate", "compare mocks with simulations, write a report"),

@@ -6,8 +6,8 @@ import shutil
 import time
 from pathlib import Path
 
-from cosmogan.emulator import export_checkpoint
 from cosmogan.errors import UserError
+from cosmogan.export import export_checkpoint
 from cosmogan.fit import fit
 from cosmogan.generate import generate
 from cosmogan.validation.command import validate

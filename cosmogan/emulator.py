@@ -1,40 +1,73 @@
-"""A trained generator as people use it: load, sample, save. One safetensors file; nothing is ever unpickled."""
+"""A trained generator as people use it: load, sample, resize, save. Nothing is ever unpickled or imported by name."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import warnings
-import zipfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # Imported so that the names of all networks are known.
 import cosmogan.networks.dcgan
 import cosmogan.networks.spectral_prior  # noqa: F401
+from cosmogan.card import model_card
+from cosmogan.emulator_file import find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
 from cosmogan.errors import UserError
+from cosmogan.latents import by_block, latents
 from cosmogan.networks.base import AbstractGenerator
-from cosmogan.slices import SliceMetadata, require_absent
+from cosmogan.samples import convert, new_array, require_room
+from cosmogan.sizes import resized_metadata, untrusted
+from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import AbstractTransform
 
-FORMAT = "cosmogan-emulator"
-FORMAT_VERSION = 1
-# Matrix products round differently for other numbers of slices: a slice always shares its block with the same others.
-_BLOCK = 16
-_SHIPPED = Path(__file__).with_name("emulators")
-_SUFFIX = ".safetensors"
+__all__ = ["Emulator", "MockBatch", "find_emulator", "latents", "shipped_emulators"]
+
+# Matrix products round differently for other numbers of slices: on a CPU a slice always shares its block with the same
+# others. Blocks of more pixels leave the processor's cache: 256 x 256 takes twice as long in blocks of 16.
+_LARGEST_BLOCK = 16
+_BLOCK_PIXELS = 2**16
+_LARGEST_SEED = 2**64 - 1
+_LARGEST_INDEX = 2**63 - 1
+# Building a network draws from torch's global generator, which is put back.
+_BUILDING = threading.Lock()
 
 _Part = TypeVar("_Part", bound=nn.Module)
 
 
+@dataclass(frozen=True)
+class MockBatch:
+    """Some slices of an emulator and what they are.
+
+    Parameters
+    ----------
+    slices
+        1 + delta, float32, shape ``(n, n_pixels, n_pixels)``.
+    indices
+        Their numbers, shape ``(n,)``.
+    seed
+        Theirs; ``Emulator.sample(seed=seed, indices=indices)`` makes them again.
+    metadata
+        What the pixels are.
+    """
+
+    slices: np.ndarray
+    indices: np.ndarray
+    seed: int
+    metadata: SliceMetadata
+
+
 class Emulator:
     """Makes mock slices: a generator, its pixel transform, and what the pixels are.
+
+    Several threads may sample one emulator at the same time: nothing in it changes, and no global random generator is
+    used.
 
     Parameters
     ----------
@@ -44,6 +77,10 @@ class Emulator:
         What the pixels of its slices are; always densities.
     training
         Record of how it was trained: plain numbers and strings.
+    trained_metadata
+        What the pixels were in training, where ``metadata`` is of larger slices.
+    file
+        Where it was read from.
 
     Examples
     --------
@@ -57,10 +94,14 @@ class Emulator:
         *,
         metadata: SliceMetadata,
         training: dict[str, Any] | None = None,
+        trained_metadata: SliceMetadata | None = None,
+        file: Path | None = None,
     ) -> None:
         self.generator = generator.eval().requires_grad_(False)
         self.transform = transform.eval().requires_grad_(False)
         self.metadata, self.training = metadata, training or {}
+        self.trained_metadata = trained_metadata or metadata
+        self.file = file
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Emulator:
@@ -84,39 +125,24 @@ class Emulator:
         # torch raises another kind for each way in which a device is not there.
         except (RuntimeError, AssertionError, TypeError, NotImplementedError):
             raise UserError(f"device {str(device)!r}: cannot be used here; try 'cpu'") from None
+        record, tensors = read_emulator_file(path)
         try:
-            with safe_open(path, framework="pt", device="cpu") as handle:
-                header = (handle.metadata() or {}).get("cosmogan")
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            pickled = zipfile.is_zipfile(path)
-            raise UserError(
-                f"{path}: is not a safetensors file"
-                + ("; it looks like a checkpoint, turn it into an emulator with `cosmogan export`" if pickled else "")
-                + ("" if pickled else f" or is damaged ({error})")
-            ) from None
-        if header is None:
-            raise UserError(f"{path}: is a safetensors file but not an emulator written by `cosmogan export`")
-        try:
-            record = json.loads(header)
-            if (record["format"], record["format_version"]) != (FORMAT, FORMAT_VERSION):
-                raise UserError(
-                    f"{path}: format {record['format']} {record['format_version']}; "
-                    f"this cosmogan reads {FORMAT} {FORMAT_VERSION}"
-                )
-            return cls.from_record(record, tensors, device=device)
+            emulator = cls.from_record(record, tensors, device=device)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: the emulator's record does not fit its weights ({error})") from None
+        emulator.file = path
+        return emulator
 
     @classmethod
     def from_record(
         cls, record: dict[str, Any], tensors: dict[str, Tensor], *, device: torch.device | str = "cpu"
     ) -> Emulator:
         """Build from the record of networks and metadata, and tensors named ``generator.*`` and ``transform.*``."""
-        generator = _build(_descendants(AbstractGenerator), record["generator"])  # type: ignore[type-abstract]
-        transform = _build(_descendants(AbstractTransform), record["transform"])  # type: ignore[type-abstract]
+        with _BUILDING, torch.random.fork_rng(devices=[]):
+            generator = _build(_descendants(AbstractGenerator), record["generator"])  # type: ignore[type-abstract]
+            transform = _build(_descendants(AbstractTransform), record["transform"])  # type: ignore[type-abstract]
         for name, module in (("generator", generator), ("transform", transform)):
             prefix = name + "."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -128,18 +154,16 @@ class Emulator:
         )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one safetensors file with weights, transform, metadata and training record.
+        """Write one safetensors file with weights, transform, metadata, training record and a checksum of all.
 
         Raises
         ------
         UserError
-            If the file exists and may not be replaced, or cannot be written.
+            If the file exists and may not be replaced, cannot be written, or the emulator is a resized one.
         """
-        path = Path(path)
-        require_absent(path, overwrite=overwrite)
+        if self.metadata != self.trained_metadata:
+            raise UserError(f"{path}: save the emulator at its own size; `resized` makes this one of it again")
         record = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "generator": {"name": type(self.generator).__name__, "settings": self.generator.settings()},
             "transform": {"name": type(self.transform).__name__, "settings": self.transform.settings()},
             "metadata": self.metadata.to_dict(),
@@ -150,29 +174,102 @@ class Emulator:
             for name, module in (("generator", self.generator), ("transform", self.transform))
             for key, value in module.state_dict().items()
         }
-        partial = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"cosmogan": json.dumps(record)})
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot be written ({error})") from None
+        write_emulator_file(Path(path), record, tensors, overwrite=overwrite)
 
-    def sample(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> np.ndarray:
-        """Make slices ``first`` to ``first + n`` of a seed.
+    def resized(self, n_pixels: int | None = None, *, box_size: float | None = None) -> Emulator:
+        """Return an emulator of larger slices, periodic and without seams, with pixels of the same size.
+
+        Only networks that know pixels and no places can do this; `DCGANGenerator` cannot. Modes longer than the
+        trained box are extrapolated: `warning` says what not to trust.
+
+        Parameters
+        ----------
+        n_pixels
+            Pixels along a side; give this or ``box_size``, or neither for the emulator as it is.
+        box_size
+            Comoving side, Mpc/h.
+
+        Raises
+        ------
+        UserError
+            If the network makes slices of one size only or the size is impossible; the message names the nearest
+            possible ones.
+        """
+        metadata = resized_metadata(
+            self.trained_metadata, self.generator.side_multiple, n_pixels=n_pixels, box_size=box_size
+        )
+        if metadata == self.metadata or (n_pixels is None and box_size is None):
+            return self
+        return Emulator(
+            self.generator.resized(metadata.n_pixels),
+            self.transform,
+            metadata=metadata,
+            training=self.training,
+            trained_metadata=self.trained_metadata,
+            file=self.file,
+        )
+
+    @property
+    def warning(self) -> str:
+        """What of its slices is not to be trusted, in one sentence; empty at the size it was trained at."""
+        return untrusted(self.metadata, self.trained_metadata)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a file of its slices should say of it: plain numbers and strings."""
+        known: dict[str, Any] = {"emulator_training": json.dumps(self.training)}
+        if self.file is not None:
+            known["emulator"] = self.file.name
+            known["emulator_sha256"] = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        if self.warning:
+            known["trained_box_size"] = self.trained_metadata.box_size
+            known["trained_n_pixels"] = self.trained_metadata.n_pixels
+            known["not_trustworthy"] = self.warning
+        return known
+
+    @property
+    def card(self) -> str:
+        """The model card in Markdown: the one beside the file (``NAME.md``), or one composed of the record."""
+        beside = self.file.with_suffix(".md") if self.file is not None else None
+        return beside.read_text() if beside is not None and beside.is_file() else model_card(self)
+
+    @property
+    def block_size(self) -> int:
+        """Slices that a CPU computes together: 16, fewer of more than 64 x 64 pixels, 1 from 256 x 256."""
+        return max(1, min(_LARGEST_BLOCK, _BLOCK_PIXELS // self.metadata.n_pixels**2))
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        indices: Iterable[int] | None = None,
+        out: Any = None,
+        returns: Literal["numpy", "torch", "xarray"] = "numpy",
+        batch_size: int = 64,
+    ) -> Any:
+        """Make slices ``first`` to ``first + n`` of a seed, or exactly those of ``indices``.
 
         Parameters
         ----------
         n
-            How many.
+            How many; not needed with ``indices``.
         seed
-            0 or larger.
+            0 to 2^64 - 1.
         first
             Number of the first slice. Slice i depends on (seed, i) only.
+        indices
+            Numbers of the slices, in any order. A CPU computes slice i in its block of `block_size`, whatever else is
+            asked for, so that a lone slice of 64 x 64 pixels costs as much as 16 neighbours.
+        out
+            Array to fill and return: NumPy, memory map, HDF5 data set or tensor, of floating point numbers, of shape
+            ``(n, n_pixels, n_pixels)``.
+        returns
+            ``"numpy"``; ``"torch"``, a tensor on the emulator's device; ``"xarray"``, with places in Mpc/h and
+            the metadata.
         batch_size
-            Slices computed at a time on a GPU. A CPU always computes slice i in the same block of 16, so that its bits
-            depend on nothing else.
+            Slices computed at a time on a GPU.
 
         Returns
         -------
@@ -181,140 +278,111 @@ class Emulator:
         Raises
         ------
         UserError
-            If ``n`` is not positive, or seed or first is negative.
+            If a number is out of range, ``out`` does not fit or xarray is missing.
         """
-        side = self.metadata.n_pixels
-        out = np.empty((max(n, 0), side, side), np.float32)
-        done = 0
-        for block in self.stream(n, seed=seed, first=first, batch_size=batch_size):
-            out[done : done + len(block)] = block
-            done += len(block)
-        return out
+        if indices is None:
+            if n is None:
+                raise UserError("sample: expected n, the number of slices, or indices, their numbers")
+            numbers: Sequence[int] = _range(n, first)
+        else:
+            numbers = [int(i) for i in indices]
+            if first or n not in (None, len(numbers)):
+                raise UserError(f"sample: indices ({len(numbers)} of them) stand instead of n and first; give one")
+        _require_between("seed", seed, 0, _LARGEST_SEED)
+        _require_between("batch_size", batch_size, 1, _LARGEST_INDEX)
+        _require_between("n", len(numbers), 1, _LARGEST_INDEX)
+        for bound in (min(numbers), max(numbers)):
+            _require_between("indices", bound, 0, _LARGEST_INDEX)
+        shape = (len(numbers), self.metadata.n_pixels, self.metadata.n_pixels)
+        if out is not None:
+            if returns != "numpy":
+                raise UserError(f"sample: out is returned as it is; expected no returns={returns!r} beside it")
+            require_room(out, shape)
+        array: Any = new_array(shape, returns, self.device) if out is None else out
+        for places, slices in self._computed(numbers, seed, batch_size):
+            block: Any = slices if isinstance(array, Tensor) else slices.cpu().numpy()
+            if places[-1] - places[0] == len(places) - 1:
+                array[places[0] : places[-1] + 1] = block
+            else:
+                for place, one in zip(places, block, strict=True):
+                    array[place] = one
+        return array if out is not None else convert(array, returns, numbers, seed, self.metadata)
 
-    def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[np.ndarray]:
-        """Iterate over the slices of `sample` in blocks, in bounded memory."""
-        for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0), ("batch_size", batch_size, 1)):
-            if value < least:
-                raise UserError(f"{name}: expected at least {least}, found {value}")
-        return self._stream(n, seed, first, batch_size)
+    def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[MockBatch]:
+        """Iterate over the slices of `sample` in batches with their numbers and metadata, in bounded memory."""
+        numbers = _range(n, first)
+        blocks = self.blocks(n, seed=seed, first=first, batch_size=batch_size)
 
-    def _stream(self, n: int, seed: int, first: int, batch_size: int) -> Iterator[np.ndarray]:
-        on_cpu = next(self.generator.parameters()).device.type == "cpu"
-        size = _BLOCK if on_cpu else batch_size
-        for start in range(first - first % size, first + n, size):
-            latent = torch.from_numpy(latents(range(start, start + size), self.generator.latent_shape, seed=seed))
-            block = self.density(latent).cpu().numpy()
-            yield block[max(0, first - start) : first + n - start]
+        def batches() -> Iterator[MockBatch]:
+            done = 0
+            for block in blocks:
+                indices = np.array(numbers[done : done + len(block)])
+                done += len(block)
+                yield MockBatch(block, indices, seed, self.metadata)
+
+        return batches()
+
+    def blocks(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[np.ndarray]:
+        """Iterate over the slices of `sample` as plain arrays, those of a block at a time."""
+        numbers = _range(n, first)
+        _require_between("seed", seed, 0, _LARGEST_SEED)
+        _require_between("batch_size", batch_size, 1, _LARGEST_INDEX)
+        return (slices.cpu().numpy() for _, slices in self._computed(numbers, seed, batch_size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.generator.parameters()).device
+
+    def _computed(self, numbers: Sequence[int], seed: int, batch_size: int) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Iterate over places in ``numbers`` and the slices that belong there."""
+        if self.device.type != "cpu":
+            for start in range(0, len(numbers), batch_size):
+                chunk = numbers[start : start + batch_size]
+                latent = latents(chunk, self.generator.latent_shape, seed=seed)
+                yield range(start, start + len(chunk)), self.density(torch.from_numpy(latent))
+            return
+        size = self.block_size
+        for places in by_block(numbers, size):
+            rows = [numbers[place] % size for place in places]
+            # What the other slices of the block are made of changes no bit of these.
+            latent = np.zeros((size, *self.generator.latent_shape), np.float32)
+            latent[rows] = latents([numbers[place] for place in places], self.generator.latent_shape, seed=seed)
+            yield places, self.density(torch.from_numpy(latent))[rows]
 
     @torch.inference_mode()
     def density(self, latent: Tensor) -> Tensor:
-        """Return 1 + delta, shape ``(n, n_pixels, n_pixels)``, of latents ``(n, *generator.latent_shape)``."""
-        device = next(self.generator.parameters()).device
-        made = self.generator(latent.to(device))
-        return made if self.generator.emits_density else self.transform.inverse(made)
+        """Return 1 + delta, shape ``(n, n_pixels, n_pixels)``, of latents ``(n, *generator.latent_shape)``.
+
+        Raises
+        ------
+        UserError
+            If the device has not got the memory.
+        """
+        try:
+            made = self.generator(latent.to(self.device))
+            return made if self.generator.emits_density else self.transform.inverse(made)
+        except RuntimeError as error:
+            # The allocators of CPU and GPU have no kind of error in common.
+            if "allocate" not in str(error):
+                raise
+            side = self.metadata.n_pixels
+            raise UserError(
+                f"{len(latent)} slices of {side} x {side} pixels at a time need more memory than {self.device} has; "
+                "make smaller ones, or on a GPU fewer with batch_size"
+            ) from None
 
 
-def latents(index: range, shape: tuple[int, ...], *, seed: int) -> np.ndarray:
-    """Return the standard normal numbers of slices, float32, shape ``(len(index), *shape)``.
-
-    Those of slice i are the first of ``numpy.random.Generator(numpy.random.Philox(key=seed, counter=[0, 0, 0, i]))``,
-    so that any program with NumPy can make them for any slice alone.
-    """
-    out = np.empty((len(index), *shape), np.float32)
-    for row, i in zip(out, index, strict=True):
-        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i]))
-        random.standard_normal(dtype=np.float32, out=row)
-    return out
+def _range(n: int, first: int) -> range:
+    _require_between("n", n, 1, _LARGEST_INDEX)
+    _require_between("first", first, 0, _LARGEST_INDEX - n)
+    return range(first, first + n)
 
 
-def shipped_emulators() -> list[str]:
-    """Return the names of the emulators that ship with the package."""
-    return sorted(path.name.removesuffix(_SUFFIX) for path in _SHIPPED.glob(f"*{_SUFFIX}"))
-
-
-def find_emulator(name_or_path: str | Path) -> Path:
-    """Return the file of an emulator given by path or by the name of a shipped one.
-
-    Raises
-    ------
-    UserError
-        If there is neither.
-    """
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; expected an emulator file")
-    shipped = _SHIPPED / f"{name_or_path}{_SUFFIX}"
-    if path.name == str(name_or_path) and shipped.is_file():
-        return shipped
-    names = shipped_emulators()
-    known = f"shipped emulators: {', '.join(names)}" if names else "no emulator ships with this version yet"
-    raise UserError(f"{name_or_path}: no such emulator file; {known}. `cosmogan fit` and `cosmogan export` make one")
-
-
-def export_checkpoint(checkpoint: str, *, out: str, overwrite: bool = False) -> Path:
-    """Turn a checkpoint of `cosmogan fit` into an emulator file.
-
-    The averaged generator, the fitted transform and the metadata go into one safetensors file. The checkpoint is read
-    without running any code it may hold.
-
-    Parameters
-    ----------
-    checkpoint
-        A ``.ckpt`` file.
-    out
-        Emulator file to write, ending in ``.safetensors``.
-    overwrite
-        Replace an existing file.
-
-    Returns
-    -------
-        The file written.
-
-    Raises
-    ------
-    UserError
-        If the checkpoint is missing, damaged or of something else.
-    """
-    path = Path(checkpoint)
-    content = load_checkpoint(path)
-    record = json.loads(content["cosmogan"])
-    weights = content["state_dict"]
-    tensors = {
-        key.replace("average.", "generator.", 1): value
-        for key, value in weights.items()
-        if key.startswith(("average.", "transform."))
-    }
-    try:
-        emulator = Emulator.from_record(record, tensors)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: weights and record of the checkpoint do not fit ({error})") from None
-    emulator.save(out, overwrite=overwrite)
-    return Path(out)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of `cosmogan fit` without unpickling anything but tensors and plain values.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, damaged, unsafe or of something else.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    # torch raises many kinds of errors for files that are not its own.
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        raise UserError(
-            f"{path}: is not a checkpoint of `cosmogan fit`, is damaged, or holds code, which is never run"
-        ) from None
-    if not isinstance(content, dict) or "cosmogan" not in content or "state_dict" not in content:
-        raise UserError(f"{path}: is a checkpoint of another program; expected one written by `cosmogan fit`")
-    return content
+def _require_between(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        limit = f"at least {least}" if value < least else f"at most {most}"
+        raise UserError(f"{name}: expected {limit}, found {value}")
 
 
 def _build(kinds: list[type[_Part]], record: dict[str, Any]) -> _Part:

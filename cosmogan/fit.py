@@ -19,8 +19,8 @@ from cosmogan.callbacks.physics import PhysicsValidation
 from cosmogan.callbacks.progress import SliceProgress
 from cosmogan.cli import plain_message
 from cosmogan.data import SliceDataModule
-from cosmogan.emulator import load_checkpoint
 from cosmogan.errors import UserError
+from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
 
 # Objectives are named in recipes by their class; they must have been imported to be known.

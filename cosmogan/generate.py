@@ -65,7 +65,7 @@ def generate(
     require_absent(path, overwrite=overwrite)
     model = Emulator.load(emulator, device=device)
     metadata = model.metadata
-    batches = model.stream(n, seed=seed, batch_size=batch_size)
+    batches = model.blocks(n, seed=seed, batch_size=batch_size)
     needed = n * metadata.n_pixels**2 * 4
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free

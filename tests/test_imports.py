@@ -10,12 +10,12 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "units", "slices", "ranks", "shards"},
     {"statistics", "transforms", "networks", "losses", "ema"},
-    {"data", "gan", "emulator"},
+    {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "samples", "sizes"},
     {"generate", "baselines", "validation", "callbacks"},
     {"cli", "fit", "inspection", "demo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-MODEL = {"gan", "networks", "losses", "emulator", "generate", "transforms", "data"}
+MODEL = {"gan", "networks", "losses", "emulator", "emulator_file", "export", "generate", "transforms", "data"}
 WITHOUT_TORCH = (
     "cosmogan/slices/",
     "cosmogan/units.py",

@@ -23,6 +23,8 @@ class AbstractGenerator(nn.Module, ABC):
 
     # Whether `forward` returns 1 + delta instead of network values.
     emits_density = False
+    # Sides of the slices that `resized` can make are multiples of this; None where the network makes one size only.
+    side_multiple: int | None = None
 
     def __init__(self, n_pixels: int) -> None:
         super().__init__()
@@ -41,6 +43,16 @@ class AbstractGenerator(nn.Module, ABC):
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
         """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``."""
+
+    def resized(self, n_pixels: int) -> AbstractGenerator:
+        """Return this generator for slices of another side, with the same pixels; for those with a `side_multiple`.
+
+        Parameters
+        ----------
+        n_pixels
+            A multiple of `side_multiple`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes slices of one size")
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Take from the training slices what is fitted, not learnt; by default nothing.
@@ -96,6 +108,6 @@ class AbstractCritic(nn.Module, ABC):
         """Return scores ``(n,)`` of network values ``(n, patch_pixels, patch_pixels)``."""
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad)
+def count_parameters(module: nn.Module, *, trainable: bool = True) -> int:
+    """Return the number of parameters, or of trainable ones only."""
+    return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad or not trainable)

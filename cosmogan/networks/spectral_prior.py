@@ -7,6 +7,7 @@ slice.
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from typing import Any, Literal
@@ -59,6 +60,7 @@ class SpectralPriorGenerator(AbstractGenerator):
     """
 
     emits_density = True
+    side_multiple = _COARSENING
     prior_wavenumber: Tensor
     prior_log_power: Tensor
     normal: Tensor
@@ -107,6 +109,12 @@ class SpectralPriorGenerator(AbstractGenerator):
     def training_latent_shape(self) -> tuple[int, ...]:
         """``(2, training_pixels, training_pixels)``."""
         return (2, self.training_pixels, self.training_pixels)
+
+    def resized(self, n_pixels: int) -> SpectralPriorGenerator:
+        """Return this generator for slices of another side: the prior's table and all layers know pixels only."""
+        other = copy.deepcopy(self)
+        other.n_pixels = n_pixels
+        return other
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""

@@ -152,27 +152,3 @@ def test_generate_keeps_what_is_there(saved: Path, tmp_path: Path):
     generate(str(saved), n=3, out=str(out), overwrite=True)
     with SliceReader(out) as reader:
         assert len(reader) == 3
-
-
-def test_an_interrupted_run_leaves_nothing_and_the_next_says_so(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    out = tmp_path / "mocks.h5"
-    original = Emulator.density
-    calls: list[int] = []
-
-    def stop_at_the_second(self, latent):
-        calls.append(len(latent))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, latent)
-
-    monkeypatch.setattr(Emulator, "density", stop_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        generate(str(saved), n=40, out=str(out))
-    assert not list(tmp_path.glob("mocks*"))
-    # A killed process leaves its part behind.
-    out.with_name("mocks.h5.part").write_bytes(b"half")
-    generate(str(saved), n=40, out=str(out))
-    assert "starting over" in capsys.readouterr().err
-    assert check_slices(out) == []

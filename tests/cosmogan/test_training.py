@@ -16,8 +16,9 @@ import torch
 
 from cosmogan.data import SliceDataModule
 from cosmogan.ema import update_average
-from cosmogan.emulator import Emulator, export_checkpoint, load_checkpoint
+from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.export import export_checkpoint, load_checkpoint
 from cosmogan.fit import fit
 from cosmogan.gan import CosmoGAN
 from cosmogan.losses.non_saturating import NonSaturating
