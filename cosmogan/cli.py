@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import os
 import re
 import sys
 import typing
@@ -24,6 +25,7 @@ _COMMANDS = {
     "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
     "export": ("cosmogan.export:export_checkpoint", "turn a checkpoint into an emulator file"),
     "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
+    "merge": ("cosmogan.shards:merge", "make one slice file of several"),
     "baseline": ("cosmogan.baselines.command:baseline", "make mock slices that need no training, to compare with"),
     "validate": ("cosmogan.validation.command:validate", "compare mocks with simulations, write a report"),
     "check": ("cosmogan.inspection:check", "look for errors in a slice file"),
@@ -37,6 +39,7 @@ _POSITIONAL = {
     "convert": ("inputs", "+"),
     "export": ("checkpoint", None),
     "generate": ("emulator", None),
+    "merge": ("inputs", "+"),
     "baseline": ("training", None),
     "validate": ("files", "*"),
     "check": ("file", None),
@@ -65,9 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cosmogan {__version__}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        result = _run(words[0], words[1:])
+        sys.stdout.flush()
+        return result
     except UserError as error:
         print(f"cosmogan {words[0]}: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         # Disk full, no permission, broken medium: the user's to mend, wherever it struck.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):

@@ -141,29 +141,30 @@ class Accumulator:
         for label, block in reversed(list(zip(product_labels, blocks, strict=True))):
             self._add_products(label, block)
 
-    def half_covariances(self, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Split the realisations as `halves` does and give the covariance between slices of either half.
+    def disjoint_covariances(
+        self, n_first: int, n_second: int, *, seed: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the covariances between slices of the pairs of sets of `disjoint_means`.
 
-        Each half has its own mean. Nothing is given where halves are unknown: with one realisation, or with more than
-        256, whose products are not held apart.
+        Each set has its own mean. Nothing is given where there are no such sets, or with more than 256 realisations,
+        whose products are not held apart.
 
         Parameters
         ----------
-        seed
-            As for `halves`.
+        n_first, n_second, seed
+            As for `disjoint_means`.
 
         Yields
         ------
-            Covariances of the first and the second half, shape ``(n_bins, n_bins)`` each; NaN for a half of one slice.
+            Covariances of the first and the second set, shape ``(n_bins, n_bins)`` each; NaN for a set of one slice.
         """
         sums, counts = self._stacked()
         if None in self._products:
             return
         products = np.stack([self._products[label] for label in sorted(self._counts)])
-        size = len(counts) // 2
-        for halves in zip(*_disjoint_sets(len(counts), size, len(counts) - size, seed), strict=True):
+        for sets in zip(*_disjoint_sets(len(counts), n_first, n_second, seed), strict=True):
             first, second = (
-                _covariance(np.tensordot(share, products, 1), share @ sums, share @ counts) for share in halves
+                _covariance(np.tensordot(share, products, 1), share @ sums, share @ counts) for share in sets
             )
             yield first, second
 

@@ -156,7 +156,7 @@ def _among_mocks(ours: _Sample, theirs: _Sample) -> SampleComparison:
     n_realisations = len(np.unique(theirs.reader.realisation))
     score = _score(
         "copies",
-        "mocks with a copy among the mocks",
+        "Mocks with a copy among the mocks",
         similar | exact_in_file[ours.chosen],
         expected.similarity > _chance_limit(expected.similarity, 1.0),
         has_floor=n_realisations > 1,
@@ -198,7 +198,7 @@ def _of_training(ours: _Sample, theirs: _Sample, training: _Sample) -> SampleCom
     exact_in_file = np.isin(ours.hashes, training.hashes)
     score = _score(
         "memorisation",
-        "mocks with a copy among the training slices",
+        "Mocks with a copy among the training slices",
         similar | exact_in_file[ours.chosen],
         expected.similarity[~leaked] > limit,
         has_floor=not leaked.all(),

@@ -18,9 +18,9 @@ RMS_TITLE = "Correlation matrix of P(k)"
 class CorrelationComparison:
     """Covariance between slices, mocks against reference.
 
-    The numbers are taken over the judged bins. Both floors are those between halves of the reference's realisations,
-    rms over splits, and NaN where halves are not known. Noise of a correlation from n slices is about ``1 / sqrt(n)``,
-    so halves differ by ``2 / sqrt(n)`` even if all boxes are alike.
+    The numbers are taken over the judged bins. Both floors are those between disjoint sets of the simulation's
+    realisations, rms over splits, and NaN where there are no such sets. Noise of a correlation from n slices is about
+    ``1 / sqrt(n)``, so halves differ by ``2 / sqrt(n)`` even if all boxes are alike.
 
     Parameters
     ----------
@@ -31,6 +31,9 @@ class CorrelationComparison:
     variance, variance_floor
         Median over bins of the ratio of variances, mocks to reference, minus 1: negative for mocks that vary too
         little.
+    noise_over_floor
+        By how much mocks and reference scatter more or less about each other than the sets of the floor, whose numbers
+        of realisations are others.
     """
 
     mocks: np.ndarray
@@ -39,13 +42,10 @@ class CorrelationComparison:
     rms_floor: float
     variance: float
     variance_floor: float
+    noise_over_floor: float
 
     def scores(self, name: str) -> tuple[Score, Score]:
-        """Return what is judged, with names that begin with that of the statistic.
-
-        Halves of the simulation scatter about each other by the floor, two sets as large as the whole by a factor of
-        sqrt(2) less: the standard deviation that mocks are held against.
-        """
+        """Return what is judged, with names that begin with that of the statistic; sigmas in units of the noise."""
         named = (
             (f"{name}_variance", VARIANCE_TITLE, abs(self.variance), self.variance_floor, "relative"),
             (f"{name}_correlation", RMS_TITLE, self.rms_difference, self.rms_floor, ""),
@@ -56,7 +56,7 @@ class CorrelationComparison:
                 title=title,
                 value=value,
                 floor=None if math.isnan(floor) else floor,
-                sigmas=value * math.sqrt(2) / floor if floor > 0 else None,
+                sigmas=value / (self.noise_over_floor * floor) if floor > 0 else None,
                 units=units,
             )
             for key, title, value, floor, units in named
@@ -70,6 +70,7 @@ def compare_correlations(
     judged: np.ndarray,
     *,
     itself: Accumulator | None = None,
+    sets: tuple[int, int] | None = None,
     seed: int,
 ) -> CorrelationComparison:
     """Compare the covariances between slices of two sets.
@@ -81,13 +82,21 @@ def compare_correlations(
     judged
         Which bins count, bool, shape ``(n_bins,)``.
     itself
-        Of the simulations whose halves give the floor; the reference by default.
+        Of the simulations that give the floor; the reference by default.
+    sets
+        Realisations in the two sets of the floor; halves by default.
     seed
-        Of the splits into halves where not all are made.
+        Of the splits where not all are made.
     """
     ours, theirs = mocks.covariance(), reference.covariance()
     itself = reference if itself is None else itself
-    numbers = [_differences(a, b, itself.mean(), judged) for a, b in itself.half_covariances(seed=seed)]
+    n = itself.n_realisations
+    n_first, n_second = (n // 2, n - n // 2) if sets is None else sets
+    covariances = itself.disjoint_covariances(n_first, n_second, seed=seed)
+    numbers = [_differences(a, b, itself.mean(), judged) for a, b in covariances]
+    # Slices of a generator are counted as if so many made a realisation: they scatter less than that.
+    n_mocks = max(mocks.n_realisations, mocks.n_slices * n / itself.n_slices if mocks.n_realisations == 1 else 1)
+    noise = math.hypot(n_mocks**-0.5, reference.n_realisations**-0.5)
     rms_floor, variance_floor = np.sqrt(np.mean(np.square(numbers), axis=0)) if numbers else (math.nan, math.nan)
     rms_difference, variance = _differences(ours, theirs, reference.mean(), judged)
     return CorrelationComparison(
@@ -97,6 +106,7 @@ def compare_correlations(
         rms_floor=float(rms_floor),
         variance=variance,
         variance_floor=float(variance_floor),
+        noise_over_floor=noise / math.hypot(n_first**-0.5, n_second**-0.5) if numbers else math.nan,
     )
 
 

@@ -116,7 +116,7 @@ def compare_diversity(
     scores = (
         Score(
             name="diversity",
-            title="mean similarity of pairs",
+            title="Mean similarity of pairs (MS-SSIM)",
             value=abs(difference) / theirs.scatter,
             floor=None if floor is None else floor[0] / theirs.scatter,
             sigmas=_sigmas(difference, error),
@@ -124,7 +124,7 @@ def compare_diversity(
         ),
         Score(
             name="similarity_scatter",
-            title="scatter of the similarity of pairs",
+            title="Scatter of that similarity",
             value=abs(wider),
             floor=None if floor is None else floor[1],
             sigmas=_sigmas(wider, wider_error),

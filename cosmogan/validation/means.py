@@ -82,9 +82,10 @@ def compare_statistic(
         stretch=small_number_factor(theirs.n_realisations),
     )
     floor_summary = rms_summary(against_itself) if against_itself else None
-    correlation = (
-        compare_correlations(mocks, reference, judged, itself=itself, seed=seed) if statistic.correlated else None
-    )
+    correlation = None
+    if statistic.correlated:
+        sets = (n_first, n_second)
+        correlation = compare_correlations(mocks, reference, judged, itself=itself, sets=sets, seed=seed)
     return StatisticComparison(
         statistic=statistic,
         edges=edges,

@@ -121,7 +121,11 @@ def test_unknown_without_halves_or_bins() -> None:
 def test_half_covariances_are_those_of_the_halves() -> None:
     values = slices(0.5, n_slices=15, seed=5)
     accumulator, label = accumulated(values, 5), np.arange(15) % 5
-    pairs = list(accumulator.half_covariances(seed=0))
+    pairs = list(
+        accumulator.disjoint_covariances(
+            accumulator.n_realisations // 2, accumulator.n_realisations - accumulator.n_realisations // 2, seed=0
+        )
+    )
     picks = list(itertools.combinations(range(5), 2))
     assert len(pairs) == len(picks)
     for (first, second), pick in zip(pairs, picks, strict=True):

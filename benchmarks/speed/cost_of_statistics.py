@@ -1,6 +1,6 @@
 """Time per slice of every statistic of `cosmogan validate`, one thread, in one pass over a batch as `measure` makes it.
 
-python benchmarks/speed/statistics.py [FILE.h5]      default: lognormal slices made here
+python benchmarks/speed/cost_of_statistics.py [FILE.h5]      default: lognormal slices made here
 """
 
 import importlib
