@@ -1,21 +1,47 @@
-"""Emulator to mock slice file: streamed, and slice i a function of (seed, i) alone."""
+"""Emulator to mock slice file: streamed, in several processes, and slice i a function of (seed, i) alone.
+
+A run that ends early, however it ends, goes on when the same command is run again (`ResumableWriter`), and the file is
+that of an uninterrupted run, byte for byte. Several processes need no message passing: each makes its shard, and
+whoever finds all of them done writes the index that ties them together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from tqdm import tqdm
 
 from cosmogan import __version__
 from cosmogan.emulator import Emulator, find_emulator
 from cosmogan.errors import UserError
-from cosmogan.slices import SliceWriter, require_absent
+from cosmogan.processes import TERMINATED, Termination, run_processes
+from cosmogan.ranks import find_local_rank, find_rank
+from cosmogan.shards import Shard, parse_compression, write_index
+from cosmogan.slices import SliceMetadata, read_provenance, require_absent
+from cosmogan.slices.resumable import ResumableWriter
+from cosmogan.slices.writer import stored_dtype
 
 _LARGEST_SEED = 2**31 - 1
+# Blocks that wait for the disk while the next ones are computed.
+_MOST_WAITING = 4
+# Entries of a job that only parts of a set of slices have.
+_PARTS = ("shard", "n_shards")
+# Bytes of labels and checksum that come with each slice.
+_LABEL = 41
+# Slices that a CPU computes together; shards end between two blocks, or both would compute the block.
+_BLOCK = 16
 
 
 def generate(
@@ -24,14 +50,21 @@ def generate(
     n: int,
     out: str,
     seed: int = 0,
+    quantity: str = "density",
+    mean_count: float | None = None,
+    dtype: str | None = None,
+    compression: str = "none",
+    shards: int | None = None,
+    shard: str | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Path:
     """Write a file of mock slices.
 
-    Slice i depends on the seed and on i only, whatever the batch size. An interrupted run leaves nothing under the
-    final name and starts over when it is repeated.
+    Slice i depends on the emulator, the seed and i only; on a CPU bit for bit, whatever the batch size and the number
+    of processes. However a run ends, the same command run again goes on behind the last whole slice. Ranks of torchrun,
+    mpirun and srun write a shard each; an index under the name of the output ties them together.
 
     Parameters
     ----------
@@ -40,56 +73,282 @@ def generate(
     n
         Number of slices.
     out
-        Slice file to write.
+        Slice file to write; with shards, the index of mocks_00000-of-00016.h5 and its like.
     seed
         Of the mocks, 0 to 2147483647; it is their realisation number.
+    quantity
+        "density", or "counts": Poisson numbers of particles whose mean is the density times --mean-count.
+    mean_count
+        Particles per pixel averaged over the box, for counts.
+    dtype
+        "float32" or "float16" (half the size, rounded by at most 0.05%) for densities.
+    compression
+        "none", "gzip" or "lzf": one compressed slice per chunk, packed when all are made.
+    shards
+        Number of processes on this machine, each with its shard.
+    shard
+        Make this shard only, such as 3/16, counted from 0: for job arrays.
     batch_size
         Slices computed at a time on a GPU.
     device
-        "cpu", "cuda" or "cuda:1".
+        "cpu", "cuda" or "cuda:1"; ranks share the GPUs of their node.
     overwrite
-        Replace an existing file.
+        Replace existing files, and unfinished ones of other commands.
 
     Returns
     -------
-        The file written.
+        The file written: the index once all shards are there, until then the shard.
 
     Raises
     ------
     UserError
-        If the emulator is unknown or damaged, the output exists or the disk is too small.
+        If the emulator is unknown or damaged, the output exists or is being written, the numbers of shards do not fit,
+        or the disk is too small.
+    SystemExit
+        With code 143 after SIGTERM; what is done is kept.
     """
     path = Path(out)
     if not 0 <= seed <= _LARGEST_SEED:
         raise UserError(f"seed: expected 0 to {_LARGEST_SEED}, found {seed}")
-    require_absent(path, overwrite=overwrite)
+    if n < 1:
+        raise UserError(f"n: expected at least 1, found {n}")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected the name of a file to write")
+    share, processes, device = _find_share(shards, shard, device)
     model = Emulator.load(emulator, device=device)
-    metadata = model.metadata
-    batches = model.blocks(n, seed=seed, batch_size=batch_size)
-    needed = n * metadata.n_pixels**2 * 4
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{path}: {n} slices need {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free in {folder}; "
-            "make fewer or write elsewhere"
-        )
-    if path.with_name(path.name + ".part").exists():
-        print(f"{path}: an earlier run was interrupted; starting over", file=sys.stderr)
-    file = find_emulator(emulator)
+    metadata = _metadata(model.metadata, quantity, mean_count)
+    job: dict[str, str | int | float] = {
+        "emulator_sha256": hashlib.sha256(find_emulator(emulator).read_bytes()).hexdigest(),
+        "seed": seed,
+        "n": n,
+        "quantity": quantity,
+        "dtype": stored_dtype(metadata, dtype).name,
+        "compression": parse_compression(compression) or "none",
+        "device": torch.device(device).type,
+        "cosmogan": __version__,
+        "torch": str(torch.__version__),
+    }
+    if mean_count is not None:
+        job["mean_count"] = mean_count
+    if job["device"] != "cpu":
+        job["batch_size"] = batch_size
     provenance = {
         "command": "cosmogan generate",
-        "cosmogan": __version__,
-        "emulator": file.name,
-        "emulator_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "emulator": find_emulator(emulator).name,
         "emulator_training": json.dumps(model.training),
-        "seed": seed,
     }
-    with (
-        SliceWriter(path, metadata, n_slices=n, provenance=provenance, overwrite=overwrite) as writer,
-        tqdm(total=n, unit="slice", desc=path.name, disable=None) as bar,
-    ):
-        for block in batches:
-            writer.append(block, realisation=seed)
-            bar.update(len(block))
-    return path
+    run = _Run(model, path, metadata, job, provenance, batch_size, overwrite)
+    if share is None and processes == 1:
+        return run.write(None)
+    some = share or Shard(0, processes)
+    for one in some.others():
+        one.slices(n, block=_BLOCK)
+    if run.is_complete(some):
+        print(f"{path}: is complete already", file=sys.stderr)
+        return path
+    if share is not None:
+        run.write(share)
+    else:
+        options = {"n": n, "out": out, "seed": seed, "quantity": quantity, "mean_count": mean_count, "dtype": dtype}
+        options |= {"compression": compression, "batch_size": batch_size, "overwrite": overwrite}
+        threads = max(1, torch.get_num_threads() // processes)
+        devices = [_spread(device, one.number) for one in some.others()]
+        arguments = [(emulator, f"{i}/{processes}", devices[i], threads, options) for i in range(processes)]
+        run_processes(_make_shard, arguments, what="shard")
+    return run.tie(some) or some.file(path)
+
+
+def _make_shard(emulator: str, shard: str, device: str, threads: int, options: Mapping[str, Any]) -> None:
+    torch.set_num_threads(threads)
+    generate(emulator, shard=shard, device=device, **options)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all shards of a run share.
+
+    Parameters
+    ----------
+    model, path, batch_size, overwrite
+        As for `generate`.
+    metadata
+        Of the slices to write.
+    job
+        All that decides their content.
+    provenance
+        What else to note.
+    """
+
+    model: Emulator
+    path: Path
+    metadata: SliceMetadata
+    job: Mapping[str, str | int | float]
+    provenance: Mapping[str, str]
+    batch_size: int
+    overwrite: bool
+
+    def write(self, shard: Shard | None) -> Path:
+        """Write all slices, or those of a shard, and return the file."""
+        path = self.path if shard is None else shard.file(self.path)
+        n, seed = int(self.job["n"]), int(self.job["seed"])
+        indices = range(n) if shard is None else shard.slices(n, block=_BLOCK)
+        job = self.job if shard is None else {**self.job, "shard": f"{shard.number}/{shard.total}"}
+        if _is_made_by(path, job):
+            print(f"{path}: is complete already", file=sys.stderr)
+            return path
+        _require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
+        compression = None if job["compression"] == "none" else str(job["compression"])
+        with (
+            ResumableWriter(
+                path,
+                self.metadata,
+                n_slices=len(indices),
+                realisation=seed,
+                job=job,
+                provenance=self.provenance,
+                dtype=str(job["dtype"]),
+                compression=compression,
+                overwrite=self.overwrite,
+            ) as writer,
+            tqdm(total=len(indices), initial=writer.n_done, unit="slice", desc=path.name, disable=None) as bar,
+            Termination() as termination,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            n_resumed = writer.n_done
+            if n_resumed:
+                bar.write(f"{path}: going on behind slice {n_resumed} of {len(indices)}", file=sys.stderr)
+            waiting: deque[Future[None]] = deque()
+            for start, block in self._blocks(indices[n_resumed:]):
+                waiting.append(thread.submit(self._put, writer, block, start))
+                if len(waiting) > _MOST_WAITING:
+                    waiting.popleft().result()
+                bar.update(len(block))
+                if termination.requested:
+                    break
+            for future in waiting:
+                future.result()
+        if writer.n_done < len(indices):
+            print(
+                f"cosmogan generate: stopped by SIGTERM with {writer.n_done} of {len(indices)} slices of {path} done; "
+                "run the same command again to go on",
+                file=sys.stderr,
+            )
+            raise SystemExit(TERMINATED)
+        return path
+
+    def _blocks(self, indices: range) -> Iterator[tuple[int, np.ndarray]]:
+        """Iterate over numbers of first slices, and densities."""
+        if not indices:
+            return
+        start = indices.start
+        seed = int(self.job["seed"])
+        for block in self.model.blocks(len(indices), seed=seed, first=start, batch_size=self.batch_size):
+            yield start, block
+            start += len(block)
+
+    def _put(self, writer: ResumableWriter, block: np.ndarray, start: int) -> None:
+        if self.metadata.mean_count is not None:
+            block = poisson_counts(block, self.metadata.mean_count, seed=int(self.job["seed"]), first=start)
+        writer.append(block)
+
+    def is_complete(self, some: Shard) -> bool:
+        """Return whether the output is there in one piece; refuse, or remove, one of something else."""
+        if _is_made_by(self.path, self.job):
+            return True
+        if not _is_made_by(self.path, {**self.job, "n_shards": some.total}):
+            require_absent(self.path, overwrite=self.overwrite)
+            self.path.unlink(missing_ok=True)
+        return False
+
+    def tie(self, some: Shard) -> Path | None:
+        """Write the index if all shards are there."""
+        files = [shard.file(self.path) for shard in some.others()]
+        if not all(file.exists() for file in files):
+            return None
+        for shard, file in zip(some.others(), files, strict=True):
+            if not _is_made_by(file, {**self.job, "shard": f"{shard.number}/{shard.total}"}):
+                raise UserError(
+                    f"{file}: is a shard of another run; make it again with --overwrite or choose another name"
+                )
+        return write_index(self.path, files)
+
+
+def poisson_counts(density: np.ndarray, mean_count: float, *, seed: int, first: int) -> np.ndarray:
+    """Return numbers of particles whose mean is the density.
+
+    Those of slice i come from ``numpy.random.Generator(numpy.random.Philox(key=seed, counter=[0, 0, 1, i]))``, whose
+    numbers are none of those of the latents.
+
+    Parameters
+    ----------
+    density
+        1 + delta, shape ``(n, n_pixels, n_pixels)``.
+    mean_count
+        Particles per pixel at density 1.
+    seed, first
+        Seed, and number of the first slice.
+
+    Returns
+    -------
+        Shape of ``density``, int64.
+    """
+    counts = np.empty(density.shape, np.int64)
+    for i, one in enumerate(density):
+        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, first + i]))
+        counts[i] = random.poisson(mean_count * one.astype(np.float64))
+    return counts
+
+
+def _metadata(metadata: SliceMetadata, quantity: str, mean_count: float | None) -> SliceMetadata:
+    """Return what the slices to write are, made by an emulator of densities."""
+    if quantity == "counts" and mean_count is None:
+        raise UserError("quantity counts: add --mean-count, the number of particles per pixel averaged over the box")
+    if quantity != "counts" and mean_count is not None:
+        raise UserError("mean_count: is for --quantity counts only")
+    return replace(metadata, quantity=quantity, mean_count=mean_count)
+
+
+def _find_share(shards: int | None, shard: str | None, device: str) -> tuple[Shard | None, int, str]:
+    """Return the shard of this process (None for all slices), how many processes to start, and the device to use."""
+    rank, ranks = find_rank(os.environ)
+    if shard is not None:
+        if shards is not None:
+            raise UserError("shards, shard: give one of them; --shard 3/16 says how many there are")
+        return Shard.parse(shard), 1, device
+    if ranks > 1:
+        if shards not in (None, ranks):
+            raise UserError(
+                f"shards: {shards} asked for by each of {ranks} ranks; leave it out, each rank writes one shard"
+            )
+        return Shard(rank, ranks), 1, _spread(device, find_local_rank(os.environ))
+    if shards is not None:
+        Shard(0, shards)
+    return None, shards or 1, device
+
+
+def _spread(device: str, number: int) -> str:
+    """Return the GPU of one of several processes of a machine."""
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    return f"cuda:{number % count}" if count else device
+
+
+def _is_made_by(path: Path, job: Mapping[str, Any]) -> bool:
+    """Return whether a file is the finished result of a job: whole, or the part that the job names."""
+    if not path.is_file():
+        return False
+    try:
+        found = read_provenance(path)
+    except UserError:
+        return False
+    return {name: found.get(name) for name in (*job, *_PARTS)} == {**dict.fromkeys(_PARTS), **job}
+
+
+def _require_room(path: Path, needed: int) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    part = path.with_name(path.name + ".part")
+    free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
+    if needed > free:
+        raise UserError(
+            f"{path}: its slices need {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free in {folder}; "
+            "make fewer or write elsewhere"
+        )

@@ -9,7 +9,7 @@ of attributes, ``/slices`` holds the images, ``/realisation``, ``/axis``, ``/pos
 from cosmogan.slices.inspection import check_slices, describe_slices
 from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, FORMAT, FORMAT_VERSION
 from cosmogan.slices.metadata import ASSIGNMENTS, SliceMetadata
-from cosmogan.slices.reader import SliceReader, SliceSet, density_from_counts, read_slices
+from cosmogan.slices.reader import SliceReader, SliceSet, density_from_counts, read_provenance, read_slices
 from cosmogan.slices.writer import SliceWriter, require_absent, write_example, write_slices
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_slices",
     "density_from_counts",
     "describe_slices",
+    "read_provenance",
     "read_slices",
     "require_absent",
     "write_example",

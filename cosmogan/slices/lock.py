@@ -77,7 +77,7 @@ class OutputLock:
         # For the message to others; a full disk is no reason to stop here.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         return True
 
     def __exit__(

@@ -163,6 +163,19 @@ class SliceReader:
             yield start, self.read(start, min(start + size, self.n_slices))
 
 
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """Return the provenance of a slice file, without a look at its slices or at the parts that it may consist of.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    with _open_hdf5(Path(path)) as handle:
+        group = _member(handle, "provenance")
+        return _plain(group.attrs) if isinstance(group, h5py.Group) else {}
+
+
 def read_slices(path: str | Path) -> SliceSet:
     """Read a whole slice file into memory.
 

@@ -81,17 +81,13 @@ class ResumableWriter:
         self.metadata, self.n_slices, self.realisation = metadata, n_slices, realisation
         self.dtype = stored_dtype(metadata, dtype)
         self.n_done = 0
+        self._is_appending = False
         self._slice_bytes = metadata.n_pixels**2 * self.dtype.itemsize
         self._job, self._provenance = dict(job), {**(provenance or {}), **job}
         self._compression, self._overwrite = compression, overwrite
         self._lock = OutputLock(self.path)
         self._offset = self._header_size = 0
         self._pixels = self._sums = -1
-
-    @property
-    def bytes_missing(self) -> int:
-        """Bytes still to be written, without those of compressed slices."""
-        return (self.n_slices - self.n_done) * (self._slice_bytes + CHECKSUM_SIZE)
 
     def __enter__(self) -> ResumableWriter:
         with contextlib.ExitStack() as stack:
@@ -100,7 +96,7 @@ class ResumableWriter:
             try:
                 self._offset = self._write_head(None)
                 self._resume()
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
                 raise UserError(f"{self.path}: cannot be written ({os_reason(error)})") from None
             stack.pop_all()
         return self
@@ -131,10 +127,9 @@ class ResumableWriter:
             wanted = min(per_block, self.n_slices - self.n_done)
             found = self._stored(self.n_done, wanted)
             sums = os.pread(self._sums, len(found) * CHECKSUM_SIZE, self._header_size + self.n_done * CHECKSUM_SIZE)
-            rows = np.frombuffer(sums[: len(sums) // CHECKSUM_SIZE * CHECKSUM_SIZE], np.uint8).reshape(
-                -1, CHECKSUM_SIZE
-            )
-            same = (checksums(found[: len(rows)]) == rows).all(1)
+            n_sums = len(sums) // CHECKSUM_SIZE
+            rows = np.frombuffer(sums, np.uint8, n_sums * CHECKSUM_SIZE).reshape(n_sums, CHECKSUM_SIZE)
+            same = (checksums(found[:n_sums]) == rows).all(1)
             n_same = len(same) if same.all() else int(np.argmin(same))
             self.n_done += n_same
             if n_same < wanted:
@@ -160,6 +155,9 @@ class ResumableWriter:
         UserError
             If a value cannot be stored or the disk is full.
         """
+        # Slices behind one that failed would come into its place.
+        assert not self._is_appending
+        self._is_appending = True
         stored = as_stored(slices, self.dtype, self.path)
         start, stop = self.n_done, self.n_done + len(stored)
         assert stop <= self.n_slices
@@ -171,7 +169,7 @@ class ResumableWriter:
                 f"{self.path}: writing slices {start}:{stop} failed ({os_reason(error)}); "
                 f"{start} slices are kept: make room and run the same command again to go on"
             ) from None
-        self.n_done = stop
+        self.n_done, self._is_appending = stop, False
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -184,7 +182,8 @@ class ResumableWriter:
                 for descriptor in (self._pixels, self._sums):
                     with contextlib.suppress(OSError):
                         os.fsync(descriptor)
-        except OSError as error:
+        # HDF5 may raise either.
+        except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{self.path}: could not be completed ({os_reason(error)}); run the same command again to go on"
             ) from None
@@ -236,17 +235,19 @@ class ResumableWriter:
                 write_head(
                     file, self.metadata, n_slices=self.n_slices, provenance=self._provenance, with_checksums=True
                 )
-                if sums is not None:
-                    file[CHECKSUMS][:] = sums
+                # Written in any case: HDF5 gives a place to what is written.
+                file[CHECKSUMS][:] = 0 if sums is None else sums
                 file["realisation"][:] = self.realisation
                 file["axis"][:] = AXIS_NOT_APPLICABLE
                 file["position"][:] = np.nan
                 settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                settings.set_obj_track_times(False)
                 kind, space = h5py.h5t.py_create(self.dtype), h5py.h5s.create_simple(shape)
                 begin = int(h5py.h5d.create(file.id, b"slices", kind, space, dcpl=settings).get_offset())
             if sums is not None:
+                assert begin == self._offset
                 end = begin + self.n_slices * self._slice_bytes
                 with open(model, "rb") as stream:
                     for start, stop in ((0, begin), (end, model.stat().st_size)):

@@ -9,11 +9,10 @@ from safetensors.torch import save_file
 from cosmogan import Emulator
 from cosmogan.emulator import latents
 from cosmogan.errors import UserError
-from cosmogan.generate import generate
 from cosmogan.networks.base import AbstractGenerator
 from cosmogan.networks.dcgan import DCGANGenerator
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
-from cosmogan.slices import SliceMetadata, SliceReader, check_slices
+from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import GaussianisingTransform, LogTransform
 from cosmogan.units import RODRIGUEZ2018
 
@@ -127,28 +126,3 @@ def test_a_file_cannot_name_what_is_imported(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"cosmogan": json.dumps(record)})
     with pytest.raises(UserError, match=r"needs os.system, which is not among .*SpectralPriorGenerator"):
         Emulator.load(tmp_path / "bad.safetensors")
-
-
-def test_generated_files_are_slice_files(emulator: Emulator, saved: Path, tmp_path: Path):
-    out = generate(str(saved), n=10, out=str(tmp_path / "mocks.h5"), seed=3, batch_size=4)
-    assert check_slices(out) == []
-    with SliceReader(out) as reader:
-        assert reader.metadata == METADATA
-        assert (reader.realisation == 3).all()
-        np.testing.assert_array_equal(reader.read(), emulator.sample(10, seed=3))
-
-
-def test_generate_keeps_what_is_there(saved: Path, tmp_path: Path):
-    out = tmp_path / "mocks.h5"
-    generate(str(saved), n=2, out=str(out))
-    before = out.read_bytes()
-    with pytest.raises(UserError, match="--overwrite"):
-        generate(str(saved), n=3, out=str(out))
-    with pytest.raises(UserError, match="GB are free"):
-        generate(str(saved), n=10**12, out=str(tmp_path / "large.h5"))
-    with pytest.raises(UserError, match="seed"):
-        generate(str(saved), n=3, out=str(tmp_path / "new.h5"), seed=2**31)
-    assert out.read_bytes() == before
-    generate(str(saved), n=3, out=str(out), overwrite=True)
-    with SliceReader(out) as reader:
-        assert len(reader) == 3
