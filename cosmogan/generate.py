@@ -7,8 +7,7 @@ whoever finds all of them done writes the index that ties them together.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -24,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from cosmogan import __version__
-from cosmogan.emulator import Emulator, find_emulator
+from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.processes import TERMINATED, Termination, run_processes
 from cosmogan.ranks import find_local_rank, find_rank
@@ -32,6 +31,8 @@ from cosmogan.shards import Shard, parse_compression, write_index
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.writer import stored_dtype
+from cosmogan.threads import map_in_order
+from cosmogan.units import parse_length
 
 _LARGEST_SEED = 2**31 - 1
 # Blocks that wait for the disk while the next ones are computed.
@@ -40,8 +41,6 @@ _MOST_WAITING = 4
 _PARTS = ("shard", "n_shards")
 # Bytes of labels and checksum that come with each slice.
 _LABEL = 41
-# Slices that a CPU computes together; shards end between two blocks, or both would compute the block.
-_BLOCK = 16
 
 
 def generate(
@@ -50,6 +49,8 @@ def generate(
     n: int,
     out: str,
     seed: int = 0,
+    pixels: int | None = None,
+    box_size: str | None = None,
     quantity: str = "density",
     mean_count: float | None = None,
     dtype: str | None = None,
@@ -76,6 +77,9 @@ def generate(
         Slice file to write; with shards, the index of mocks_00000-of-00016.h5 and its like.
     seed
         Of the mocks, 0 to 2147483647; it is their realisation number.
+    pixels, box_size
+        Pixels along a side, or its length with its unit such as "2000 Mpc", of larger slices with pixels of the same
+        size, where the network allows it; one of them.
     quantity
         "density", or "counts": Poisson numbers of particles whose mean is the density times --mean-count.
     mean_count
@@ -115,12 +119,14 @@ def generate(
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
     share, processes, device = _find_share(shards, shard, device)
-    model = Emulator.load(emulator, device=device)
+    model = _resized(Emulator.load(emulator, device=device), pixels, box_size)
     metadata = _metadata(model.metadata, quantity, mean_count)
+    noted = {"command": "cosmogan generate", **model.provenance}
     job: dict[str, str | int | float] = {
-        "emulator_sha256": hashlib.sha256(find_emulator(emulator).read_bytes()).hexdigest(),
+        "emulator_sha256": noted.pop("emulator_sha256"),
         "seed": seed,
         "n": n,
+        "n_pixels": metadata.n_pixels,
         "quantity": quantity,
         "dtype": stored_dtype(metadata, dtype).name,
         "compression": parse_compression(compression) or "none",
@@ -132,25 +138,30 @@ def generate(
         job["mean_count"] = mean_count
     if job["device"] != "cpu":
         job["batch_size"] = batch_size
-    provenance = {
-        "command": "cosmogan generate",
-        "emulator": find_emulator(emulator).name,
-        "emulator_training": json.dumps(model.training),
-    }
-    run = _Run(model, path, metadata, job, provenance, batch_size, overwrite)
+    run = _Run(model, path, metadata, job, noted, batch_size, overwrite)
     if share is None and processes == 1:
         return run.write(None)
     some = share or Shard(0, processes)
-    for one in some.others():
-        one.slices(n, block=_BLOCK)
+    some.slices(n, block=model.block_size)
     if run.is_complete(some):
         print(f"{path}: is complete already", file=sys.stderr)
         return path
     if share is not None:
         run.write(share)
     else:
-        options = {"n": n, "out": out, "seed": seed, "quantity": quantity, "mean_count": mean_count, "dtype": dtype}
-        options |= {"compression": compression, "batch_size": batch_size, "overwrite": overwrite}
+        options = {
+            "n": n,
+            "out": out,
+            "seed": seed,
+            "pixels": pixels,
+            "box_size": box_size,
+            "quantity": quantity,
+            "mean_count": mean_count,
+            "dtype": dtype,
+            "compression": compression,
+            "batch_size": batch_size,
+            "overwrite": overwrite,
+        }
         threads = max(1, torch.get_num_threads() // processes)
         devices = [_spread(device, one.number) for one in some.others()]
         arguments = [(emulator, f"{i}/{processes}", devices[i], threads, options) for i in range(processes)]
@@ -183,7 +194,7 @@ class _Run:
     path: Path
     metadata: SliceMetadata
     job: Mapping[str, str | int | float]
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, Any]
     batch_size: int
     overwrite: bool
 
@@ -191,7 +202,7 @@ class _Run:
         """Write all slices, or those of a shard, and return the file."""
         path = self.path if shard is None else shard.file(self.path)
         n, seed = int(self.job["n"]), int(self.job["seed"])
-        indices = range(n) if shard is None else shard.slices(n, block=_BLOCK)
+        indices = range(n) if shard is None else shard.slices(n, block=self.model.block_size)
         job = self.job if shard is None else {**self.job, "shard": f"{shard.number}/{shard.total}"}
         if _is_made_by(path, job):
             print(f"{path}: is complete already", file=sys.stderr)
@@ -240,9 +251,14 @@ class _Run:
         """Iterate over numbers of first slices, and densities."""
         if not indices:
             return
+        model, seed = self.model, int(self.job["seed"])
+        if model.device.type == "cpu":
+            spans = _spans(indices, model.block_size)
+            blocks = map_in_order(lambda span: model.sample(len(span), seed=seed, first=span.start), spans)
+        else:
+            blocks = model.blocks(len(indices), seed=seed, first=indices.start, batch_size=self.batch_size)
         start = indices.start
-        seed = int(self.job["seed"])
-        for block in self.model.blocks(len(indices), seed=seed, first=start, batch_size=self.batch_size):
+        for block in blocks:
             yield start, block
             start += len(block)
 
@@ -273,6 +289,15 @@ class _Run:
         return write_index(self.path, files)
 
 
+def _spans(indices: range, size: int) -> Iterator[range]:
+    """Iterate over those of a range that share a block."""
+    start = indices.start
+    while start < indices.stop:
+        stop = min(start - start % size + size, indices.stop)
+        yield range(start, stop)
+        start = stop
+
+
 def poisson_counts(density: np.ndarray, mean_count: float, *, seed: int, first: int) -> np.ndarray:
     """Return numbers of particles whose mean is the density.
 
@@ -297,6 +322,17 @@ def poisson_counts(density: np.ndarray, mean_count: float, *, seed: int, first: 
         random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, first + i]))
         counts[i] = random.poisson(mean_count * one.astype(np.float64))
     return counts
+
+
+def _resized(model: Emulator, pixels: int | None, box_size: str | None) -> Emulator:
+    """Return the emulator at the size asked for, and say what not to trust of its slices."""
+    if pixels is not None and box_size is not None:
+        raise UserError("pixels, box_size: give one of them; pixels keep their size")
+    length = None if box_size is None else parse_length(box_size, model.metadata.cosmology.h)
+    model = model.resized(pixels, box_size=length)
+    if model.warning and multiprocessing.parent_process() is None:
+        print(f"note: {model.warning}", file=sys.stderr)
+    return model
 
 
 def _metadata(metadata: SliceMetadata, quantity: str, mean_count: float | None) -> SliceMetadata:

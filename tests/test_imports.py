@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 # Modules by level; a module may import its own level and those below.
 LEVELS = [
     {"errors", "units", "slices", "ranks", "processes", "shards"},
-    {"statistics", "transforms", "networks", "losses", "ema"},
-    {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "samples", "sizes"},
+    {"statistics", "transforms", "networks", "losses", "ema", "threads"},
+    {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "onnx_file", "samples", "sizes"},
     {"generate", "baselines", "validation", "callbacks"},
     {"cli", "fit", "inspection", "demo"},
 ]
