@@ -23,7 +23,7 @@ _COMMANDS = {
     "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
     "convert": ("data_tools.convert:convert", "turn published cubes, maps and arrays into slices"),
     "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
-    "export": ("cosmogan.export:export_checkpoint", "turn a checkpoint into an emulator file"),
+    "export": ("cosmogan.export:export", "turn a checkpoint into an emulator file, or into ONNX"),
     "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
     "merge": ("cosmogan.shards:merge", "make one slice file of several"),
     "baseline": ("cosmogan.baselines.command:baseline", "make mock slices that need no training, to compare with"),

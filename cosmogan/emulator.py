@@ -25,6 +25,7 @@ from cosmogan.networks.base import AbstractGenerator
 from cosmogan.samples import convert, new_array, require_room
 from cosmogan.sizes import resized_metadata, untrusted
 from cosmogan.slices import SliceMetadata
+from cosmogan.threads import map_in_order
 from cosmogan.transforms import AbstractTransform
 
 __all__ = ["Emulator", "MockBatch", "find_emulator", "latents", "shipped_emulators"]
@@ -175,6 +176,18 @@ class Emulator:
             for key, value in module.state_dict().items()
         }
         write_emulator_file(Path(path), record, tensors, overwrite=overwrite)
+
+    def to_onnx(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write an ONNX file that makes the same slices, to 1e-4, without torch; needs the extra ``onnx``.
+
+        Raises
+        ------
+        UserError
+            As `cosmogan.onnx_file.write_onnx`.
+        """
+        from cosmogan.onnx_file import write_onnx
+
+        write_onnx(self, Path(path), overwrite=overwrite)
 
     def resized(self, n_pixels: int | None = None, *, box_size: float | None = None) -> Emulator:
         """Return an emulator of larger slices, periodic and without seams, with pixels of the same size.
@@ -339,16 +352,23 @@ class Emulator:
         if self.device.type != "cpu":
             for start in range(0, len(numbers), batch_size):
                 chunk = numbers[start : start + batch_size]
-                latent = latents(chunk, self.generator.latent_shape, seed=seed)
-                yield range(start, start + len(chunk)), self.density(torch.from_numpy(latent))
+                yield range(start, start + len(chunk)), self._alone(chunk, seed)
             return
-        size = self.block_size
-        for places in by_block(numbers, size):
-            rows = [numbers[place] % size for place in places]
-            # What the other slices of the block are made of changes no bit of these.
-            latent = np.zeros((size, *self.generator.latent_shape), np.float32)
-            latent[rows] = latents([numbers[place] for place in places], self.generator.latent_shape, seed=seed)
-            yield places, self.density(torch.from_numpy(latent))[rows]
+
+        def block(places: Sequence[int]) -> tuple[Sequence[int], Tensor]:
+            return places, self._in_block([numbers[place] for place in places], seed)
+
+        yield from map_in_order(block, by_block(numbers, self.block_size))
+
+    def _alone(self, numbers: Sequence[int], seed: int) -> Tensor:
+        return self.density(torch.from_numpy(latents(numbers, self.generator.latent_shape, seed=seed)))
+
+    def _in_block(self, numbers: Sequence[int], seed: int) -> Tensor:
+        """Make slices of one block; what the others of the block are made of changes no bit of these."""
+        rows = [number % self.block_size for number in numbers]
+        latent = np.zeros((self.block_size, *self.generator.latent_shape), np.float32)
+        latent[rows] = latents(numbers, self.generator.latent_shape, seed=seed)
+        return self.density(torch.from_numpy(latent))[rows]
 
     @torch.inference_mode()
     def density(self, latent: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from cosmogan.slices import require_absent
 FORMAT = "cosmogan-emulator"
 FORMAT_VERSION = 1
 _SHIPPED = Path(__file__).with_name("emulators")
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 # Name of the header's entry.
 _ENTRY = "cosmogan"
 
@@ -96,7 +96,7 @@ def checksum(record: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 def shipped_emulators() -> list[str]:
     """Return the names of the emulators that ship with the package."""
-    return sorted(path.name.removesuffix(_SUFFIX) for path in _SHIPPED.glob(f"*{_SUFFIX}"))
+    return sorted(path.name.removesuffix(SUFFIX) for path in _SHIPPED.glob(f"*{SUFFIX}"))
 
 
 def find_emulator(name_or_path: str | Path) -> Path:
@@ -112,11 +112,11 @@ def find_emulator(name_or_path: str | Path) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected an emulator file")
-    shipped = _SHIPPED / f"{name_or_path}{_SUFFIX}"
+    shipped = _SHIPPED / f"{name_or_path}{SUFFIX}"
     if path.name == str(name_or_path) and shipped.is_file():
         return shipped
     names = shipped_emulators()
-    files = sorted(str(path.with_name(file.name)) for file in path.parent.glob(f"*{_SUFFIX}"))
+    files = sorted(str(path.with_name(file.name)) for file in path.parent.glob(f"*{SUFFIX}"))
     nearest = difflib.get_close_matches(str(name_or_path), names + files, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     known = f"shipped emulators: {', '.join(names)}" if names else "no emulator ships with this version yet"

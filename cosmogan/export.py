@@ -10,7 +10,65 @@ from typing import Any
 import torch
 
 from cosmogan.emulator import Emulator
+from cosmogan.emulator_file import SUFFIX, shipped_emulators
 from cosmogan.errors import UserError
+from cosmogan.slices import require_absent
+
+
+def export(
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    onnx: str | None = None,
+    pixels: int | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Turn a checkpoint of `cosmogan fit` into an emulator file, and an emulator into ONNX.
+
+    Parameters
+    ----------
+    checkpoint
+        A ``.ckpt`` file; for ONNX also an emulator file or the name of a shipped emulator.
+    out
+        Emulator file to write, ending in ``.safetensors``.
+    onnx
+        ONNX file to write, for programs without torch; needs the extra ``onnx``.
+    pixels
+        Pixels along a side of the slices of the ONNX file; those of the training by default.
+    overwrite
+        Replace existing files.
+
+    Returns
+    -------
+        The files written.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint is missing, damaged or of something else, or a file cannot be written.
+    """
+    if out is None and onnx is None:
+        raise UserError("expected --out, an emulator file to write, or --onnx, an ONNX file")
+    if pixels is not None and onnx is None:
+        raise UserError("--pixels is for --onnx; an emulator file makes slices of any size that its network can")
+    path = Path(checkpoint)
+    written = []
+    if path.suffix == SUFFIX or checkpoint in shipped_emulators():
+        if out is not None:
+            raise UserError(f"{path}: is an emulator already; expected a checkpoint for --out")
+        emulator = Emulator.load(checkpoint)
+    else:
+        emulator = _from_checkpoint(path)
+    if onnx is not None:
+        require_absent(Path(onnx), overwrite=overwrite)
+    if out is not None:
+        emulator.save(out, overwrite=overwrite)
+        emulator.file = Path(out)
+        written.append(Path(out))
+    if onnx is not None:
+        emulator.resized(pixels).to_onnx(onnx, overwrite=overwrite)
+        written.append(Path(onnx))
+    return written
 
 
 def export_checkpoint(checkpoint: str, *, out: str, overwrite: bool = False) -> Path:
@@ -37,7 +95,11 @@ def export_checkpoint(checkpoint: str, *, out: str, overwrite: bool = False) -> 
     UserError
         If the checkpoint is missing, damaged or of something else.
     """
-    path = Path(checkpoint)
+    _from_checkpoint(Path(checkpoint)).save(out, overwrite=overwrite)
+    return Path(out)
+
+
+def _from_checkpoint(path: Path) -> Emulator:
     content = load_checkpoint(path)
     record = json.loads(content["cosmogan"])
     weights = content["state_dict"]
@@ -47,11 +109,9 @@ def export_checkpoint(checkpoint: str, *, out: str, overwrite: bool = False) -> 
         if key.startswith(("average.", "transform."))
     }
     try:
-        emulator = Emulator.from_record(record, tensors)
+        return Emulator.from_record(record, tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: weights and record of the checkpoint do not fit ({error})") from None
-    emulator.save(out, overwrite=overwrite)
-    return Path(out)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

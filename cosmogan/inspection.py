@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from pathlib import Path
 
 from cosmogan.errors import UserError
@@ -37,38 +35,45 @@ def check(file: str) -> int:
     return 1 if problems else 0
 
 
-def info(file: str) -> None:
+def info(file: str, *, recipe: bool = False, card: bool = False) -> None:
     """Say what a slice file or an emulator holds.
 
     Parameters
     ----------
     file
         Slice file, emulator file or name of a shipped emulator.
+    recipe
+        Print the recipe of an emulator's training instead: YAML for `cosmogan fit --config`.
+    card
+        Print the model card of an emulator instead.
 
     Raises
     ------
     UserError
-        If it is neither.
+        If it is neither, or what is asked for is not there.
     """
     if Path(file).suffix != ".safetensors" and (Path(file).exists() or Path(file).suffix in (".h5", ".hdf5")):
+        if recipe or card:
+            raise UserError(f"{file}: is not an emulator; --recipe and --card are for emulators")
         print(describe_slices(file))
         return
+    from cosmogan.card import emulator_facts
     from cosmogan.emulator import Emulator
-    from cosmogan.networks.base import count_parameters
 
     emulator = Emulator.load(file)
-    meta = emulator.metadata
-    h = meta.cosmology.h
-    emulator.generator.requires_grad_(True)
-    print(f"{file}: emulator of {meta.n_pixels} x {meta.n_pixels} slices")
-    print(f"  box size      {format_length(meta.box_size, h)}, slices {format_length(meta.thickness, h)} thick")
-    print(f"  pixels        1 + delta at redshift {meta.redshift:g}, smoothed by {meta.smoothing:g} pixels")
-    print(f"  generator     {type(emulator.generator).__name__}, {count_parameters(emulator.generator):,} parameters")
-    recipe = emulator.training.get("recipe", "")
-    rest = {name: value for name, value in emulator.training.items() if name != "recipe"}
-    print(f"  training      {json.dumps(rest)}")
     if recipe:
-        print("  recipe\n" + textwrap.indent(recipe.strip(), "    "))
+        if "recipe" not in emulator.training:
+            raise UserError(f"{file}: holds no recipe of its training")
+        print(emulator.training["recipe"].strip())
+        return
+    if card:
+        print(emulator.card.strip())
+        return
+    print(f"{file}: emulator")
+    for name, text in emulator_facts(emulator).items():
+        print(f"  {name:13s} {text}")
+    if "recipe" in emulator.training:
+        print("  recipe        with --recipe")
 
 
 def emulators() -> None:

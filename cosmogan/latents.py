@@ -6,6 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+LATENTS_RECIPE = (
+    "slice i of a seed: numpy.random.Generator(numpy.random.Philox(key=seed, counter=[0, 0, 0, i]))"
+    ".standard_normal(latent_shape, dtype=numpy.float32)"
+)
+
 
 def latents(index: Sequence[int], shape: tuple[int, ...], *, seed: int) -> np.ndarray:
     """Return the standard normal numbers of slices, float32, shape ``(len(index), *shape)``.

@@ -31,7 +31,7 @@ def map_in_order(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> It
         The results; an exception of ``work`` is raised in the place of its result.
     """
     workers = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(workers, initializer=_compute_alone) as pool:
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:
@@ -43,3 +43,11 @@ def map_in_order(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> It
         finally:
             for future in waiting:
                 future.cancel()
+            # What new threads start with is one number of the whole process, which the workers have set.
+            torch.set_num_threads(workers)
+
+
+def _compute_alone() -> None:
+    # Asked for first, since torch sets the number of a thread when the thread first needs it.
+    torch.get_num_threads()
+    torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -53,6 +54,10 @@ class AbstractGenerator(nn.Module, ABC):
             A multiple of `side_multiple`.
         """
         raise NotImplementedError(f"{type(self).__name__} makes slices of one size")
+
+    def portable(self) -> AbstractGenerator:
+        """Return a copy that makes the same slices, up to rounding, with operations that other runtimes have."""
+        return copy.deepcopy(self)
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Take from the training slices what is fitted, not learnt; by default nothing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ class SpectralPriorGenerator(AbstractGenerator):
                     f"{name}: this generator needs a multiple of {_COARSENING}, found {getattr(self, name)}"
                 )
         self.network = _UNet(width)
+        # Set by `portable` only.
+        self.matrices: nn.Module | None = None
         # Spectrum of the prior against |k| in cycles per pixel, up to the corner of the plane.
         self.register_buffer("prior_wavenumber", torch.linspace(0, math.sqrt(0.5), n_pixels))
         self.register_buffer("prior_log_power", torch.zeros(n_pixels))
@@ -116,6 +119,12 @@ class SpectralPriorGenerator(AbstractGenerator):
         other.n_pixels = n_pixels
         return other
 
+    def portable(self) -> SpectralPriorGenerator:
+        """Return a copy that colours by matrix products: ONNX runtimes differ in the Fourier transforms they have."""
+        other = copy.deepcopy(self)
+        other.matrices = _MatrixFilter(self._amplitude(self.n_pixels, torch.fft.fftfreq))
+        return other
+
     def forward(self, latent: Tensor) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
         field = self._field(latent)
@@ -142,12 +151,17 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior."""
-        side = noise.shape[-1]
-        kx = torch.fft.fftfreq(side, device=noise.device)
-        ky = torch.fft.rfftfreq(side, device=noise.device)
-        wavenumber = torch.hypot(kx[:, None], ky[None, :])
-        amplitude = torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, self.prior_log_power))
+        if self.matrices is not None:
+            return self.matrices(noise)
+        amplitude = self._amplitude(noise.shape[-1], torch.fft.rfftfreq)
         return torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=noise.shape[-2:])
+
+    def _amplitude(self, side: int, frequencies: Callable[..., Tensor]) -> Tensor:
+        """Return the prior's filter over the whole plane (``fftfreq``) or the half plane (``rfftfreq``)."""
+        device = self.prior_log_power.device
+        kx, ky = torch.fft.fftfreq(side, device=device), frequencies(side, device=device)
+        wavenumber = torch.hypot(kx[:, None], ky[None, :])
+        return torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, self.prior_log_power))
 
     def to_density(self, field: Tensor) -> Tensor:
         """Take a nearly normal field through the point transform and the smoothing to 1 + delta."""
@@ -253,6 +267,36 @@ class PatchCritic(AbstractCritic):
         spread = torch.sqrt(features.var(0, unbiased=False) + 1e-8).mean()
         plane = spread.expand(len(features), 1, *features.shape[-2:])
         return self.head(torch.cat([features, plane], 1)).squeeze(1)
+
+
+class _MatrixFilter(nn.Module):
+    """Filter of a periodic plane without Fourier transforms: products with the matrix ``cas(2 pi j k / side)``.
+
+    The Hartley transform along both axes diagonalises a filter that is even along each of them.
+
+    Parameters
+    ----------
+    amplitude
+        Of the modes of the whole plane, shape ``(side, side)``, in the order of ``fftfreq``.
+
+    References
+    ----------
+    Bracewell 1983, JOSA 73, 1832.
+    """
+
+    amplitude: Tensor
+    hartley: Tensor
+
+    def __init__(self, amplitude: Tensor) -> None:
+        super().__init__()
+        side = len(amplitude)
+        places = torch.arange(side)
+        angle = 2 * math.pi / side * (places[:, None] * places % side).double()
+        self.register_buffer("amplitude", amplitude)
+        self.register_buffer("hartley", ((torch.cos(angle) + torch.sin(angle)) / math.sqrt(side)).to(amplitude))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.hartley @ ((self.hartley @ noise @ self.hartley) * self.amplitude) @ self.hartley
 
 
 class _UNet(nn.Module):
