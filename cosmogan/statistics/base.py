@@ -28,6 +28,8 @@ class AbstractStatistic(ABC):
         Axes of the figure; ``""`` for a dimensionless axis. Labels may hold matplotlib's ``$...$``.
     log_x, log_y
         Whether the axes are logarithmic.
+    discrete
+        Whether bins have no order, such as pairs of scales: drawn as points, not as a line.
     correlated
         Whether correlations and variance between slices are compared as well as the means.
     """
@@ -40,6 +42,7 @@ class AbstractStatistic(ABC):
     y_units: ClassVar[str] = ""
     log_x: ClassVar[bool] = True
     log_y: ClassVar[bool] = True
+    discrete: ClassVar[bool] = False
     correlated: ClassVar[bool] = False
 
     @abstractmethod

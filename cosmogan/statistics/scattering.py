@@ -250,6 +250,7 @@ class AbstractPairs(AbstractScattering):
     """
 
     x_label: ClassVar[str] = "scales $j_1.j_2$, wavelength $2^{j + 1}$ pixels"
+    discrete: ClassVar[bool] = True
     log_x: ClassVar[bool] = False
     log_y: ClassVar[bool] = False
 

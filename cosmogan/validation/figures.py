@@ -234,9 +234,13 @@ def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[
     for name, n_slices, mean, error, colour, dashes in curves:
         drawn = np.isfinite(first.x) & np.isfinite(mean) & ((mean > 0) | (not statistic.log_y))
         x, y, half_width = first.x[drawn], mean[drawn], np.nan_to_num(error[drawn])
+        label = f"{name}, {n_slices:,} slices"
+        if statistic.discrete:
+            _draw_points(axes, x, y, half_width, colour=colour, open_=colour != _SIMULATION, label=label)
+            continue
         low = np.maximum(y - half_width, 0.02 * y) if statistic.log_y else y - half_width
         axes.fill_between(x, low, y + half_width, color=colour, alpha=0.22, linewidth=0)
-        axes.plot(x, y, linestyle=dashes, color=colour, linewidth=1.4, label=f"{name}, {n_slices:,} slices")
+        axes.plot(x, y, linestyle=dashes, color=colour, linewidth=1.4, label=label)
     short = False
     if statistic.log_x:
         axes.set_xscale("log")
@@ -291,18 +295,26 @@ def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
             return np.nan_to_num(error / first.reference)[drawn]
 
     floor = np.zeros(len(x)) if first.floor is None else np.nan_to_num(first.floor[drawn])
+    bands = [(relative(first.reference_error), _SIMULATION, 0.3, "error of the simulation")]
     if first.floor is not None:
-        axes.fill_between(x, -floor, floor, color=_FLOOR, linewidth=0, label="simulation against itself")
-    error = relative(first.reference_error)
-    axes.fill_between(x, -error, error, color=_SIMULATION, alpha=0.3, linewidth=0, label="error of the simulation")
+        bands.insert(0, (floor, _FLOOR, 1.0, "simulation against itself"))
+    for size, colour, alpha, label in bands:
+        if statistic.discrete:
+            width = 5.0 if colour == _FLOOR else 2.5
+            axes.vlines(x, -size, size, color=colour, alpha=alpha, linewidth=width, label=label)
+        else:
+            axes.fill_between(x, -size, size, color=colour, alpha=alpha, linewidth=0, label=label)
     axes.axhline(0, color=_SIMULATION, linewidth=0.8)
     judged = first.judged[drawn]
     seen = [floor[judged]]
     for place, entry in enumerate(entries):
         colour, dashes = _mocks_style(place)
         ratio, error = entry.ratio[drawn], relative(entry.mocks_error)
-        axes.fill_between(x, ratio - error, ratio + error, color=colour, alpha=0.22, linewidth=0)
-        axes.plot(x, ratio, linestyle=dashes, color=colour, linewidth=1.4)
+        if statistic.discrete:
+            _draw_points(axes, x, ratio, error, colour=colour, open_=True)
+        else:
+            axes.fill_between(x, ratio - error, ratio + error, color=colour, alpha=0.22, linewidth=0)
+            axes.plot(x, ratio, linestyle=dashes, color=colour, linewidth=1.4)
         seen.append(np.abs(ratio[judged]))
     if judged.any():
         sizes = np.concatenate(seen)
@@ -312,8 +324,8 @@ def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
         axes.set_ylim(-limit, limit)
         # Beyond the judged bins nothing is claimed.
         for place, edge in enumerate(_outer_edges(first)):
-            label = "end of the judged bins" if place == 0 else None
-            axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":", label=label)
+            named = "end of the judged bins" if place == 0 else None
+            axes.axvline(edge, color="0.45", linewidth=0.7, linestyle=":", label=named)
     if statistic.log_x:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
@@ -323,6 +335,13 @@ def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
     axes.set_ylabel("mocks / sim. − 1")
     axes.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
     axes.legend(loc="best", fontsize=6.5, ncols=2)
+
+
+def _draw_points(
+    axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, *, colour: str, open_: bool, label: str | None = None
+) -> None:
+    face = "none" if open_ else colour
+    axes.errorbar(x, y, error, fmt="o", color=colour, markerfacecolor=face, markersize=4.5, elinewidth=1.0, label=label)
 
 
 def _mocks_style(place: int) -> tuple[str, Any]:

@@ -94,9 +94,8 @@ def _box(group: Sequence[Comparison], drawn: Mapping[str, Drawing], thresholds: 
         if comparison.notes:
             items = "".join(f"<li>{escape(several + note)}</li>" for note in comparison.notes)
             parts.append(f'<ul class="notes">{items}</ul>')
-        opened = "" if several else " open"
         parts.append(
-            f"<details{opened}><summary>{escape(several)}differences in numbers</summary>"
+            f"<details><summary>{escape(several)}{'d' if several else 'D'}ifferences in numbers</summary>"
             f'<div class="scroll">{details_table(comparison, thresholds)}</div></details>'
         )
     slices = "Slices of the simulation (above) and mocks (below) in one colour scale, drawn at random."
