@@ -21,13 +21,19 @@ def new_array(shape: tuple[int, ...], returns: str, device: torch.device) -> np.
     Raises
     ------
     UserError
-        If the kind is unknown, or xarray and not installed.
+        If the kind is unknown, or xarray and not installed, or the memory is too small.
     """
     if returns not in _KINDS:
         raise UserError(f"returns: expected one of {', '.join(_KINDS)}, found {returns!r}")
     if returns == "xarray":
         _xarray()
-    return torch.empty(shape, device=device) if returns == "torch" else np.empty(shape, np.float32)
+    try:
+        return torch.empty(shape, device=device) if returns == "torch" else np.empty(shape, np.float32)
+    except (MemoryError, RuntimeError):
+        raise UserError(
+            f"sample: {shape[0]} slices of {shape[1]} x {shape[2]} pixels do not fit into the memory; "
+            "ask for fewer, give a memory map as out, or use stream"
+        ) from None
 
 
 def require_room(out: Any, shape: tuple[int, ...]) -> None:

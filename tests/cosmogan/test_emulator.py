@@ -1,51 +1,17 @@
-import json
+import hashlib
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from cosmogan import Emulator
 from cosmogan.emulator import latents
 from cosmogan.errors import UserError
-from cosmogan.networks.base import AbstractGenerator
-from cosmogan.networks.dcgan import DCGANGenerator
-from cosmogan.networks.spectral_prior import SpectralPriorGenerator
-from cosmogan.slices import SliceMetadata
-from cosmogan.transforms import GaussianisingTransform, LogTransform
-from cosmogan.units import RODRIGUEZ2018
-
-METADATA = SliceMetadata(box_size=70.0, n_pixels=16, thickness=1.1, smoothing=1.0, cosmology=RODRIGUEZ2018)
-
-
-def make(generator: AbstractGenerator, transform) -> Emulator:
-    stirred = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=stirred))
-        transform.fit(torch.exp(torch.randn(8, 16, 16, generator=stirred)))
-    return Emulator(generator, transform, metadata=METADATA, training={"n_slices_seen": 7})
-
-
-@pytest.fixture(params=["dcgan", "spectral-prior"])
-def emulator(request) -> Emulator:
-    if request.param == "dcgan":
-        return make(DCGANGenerator(16, latent_size=10, width=4, bounded=False), LogTransform())
-    return make(SpectralPriorGenerator(16, width=4, smoothing=1.0), GaussianisingTransform())
-
-
-@pytest.fixture
-def saved(emulator: Emulator, tmp_path: Path) -> Path:
-    emulator.save(tmp_path / "e.safetensors")
-    return tmp_path / "e.safetensors"
-
-
-def test_saved_and_loaded_is_the_same(emulator: Emulator, saved: Path):
-    loaded = Emulator.load(saved)
-    assert loaded.metadata == METADATA
-    assert loaded.training == {"n_slices_seen": 7}
-    np.testing.assert_array_equal(loaded.sample(5, seed=1), emulator.sample(5, seed=1))
 
 
 def test_samples_are_densities(emulator: Emulator):
@@ -94,35 +60,150 @@ def test_impossible_numbers_are_refused(emulator: Emulator, values: dict[str, in
         emulator.sample(**values)
 
 
-def test_other_files_are_refused(tmp_path: Path, saved: Path):
-    with pytest.raises(UserError, match="no such emulator file"):
-        Emulator.load("box900")
-    (tmp_path / "empty").write_bytes(b"")
-    with pytest.raises(UserError, match="is not a safetensors file"):
-        Emulator.load(tmp_path / "empty")
-    (tmp_path / "cut").write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(UserError, match="damaged"):
-        Emulator.load(tmp_path / "cut")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.ckpt")
-    with pytest.raises(UserError, match="cosmogan export"):
-        Emulator.load(tmp_path / "pickle.ckpt")
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="not an emulator"):
-        Emulator.load(tmp_path / "other.safetensors")
+def test_chosen_slices_are_those_of_a_long_run(emulator: Emulator):
+    whole = emulator.sample(70, seed=5)
+    chosen = [69, 3, 17, 3, 0, 16, 31]
+    np.testing.assert_array_equal(emulator.sample(seed=5, indices=chosen), whole[chosen])
+    np.testing.assert_array_equal(emulator.sample(seed=5, indices=np.array([42])), whole[[42]])
+    far = emulator.sample(3, seed=5, first=123455)
+    np.testing.assert_array_equal(emulator.sample(seed=5, indices=[123456]), far[[1]])
 
 
-@pytest.mark.parametrize("device", ["warp", "cuda:77", "meta:x"])
-def test_a_device_that_is_not_there_is_refused(saved: Path, device: str):
-    with pytest.raises(UserError, match=f"device '{device}': cannot be used here"):
-        Emulator.load(saved, device=device)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "expected n"),
+        ({"indices": []}, "n: expected at least 1"),
+        ({"indices": [-1]}, "indices: expected at least 0"),
+        ({"indices": [2**63]}, "indices: expected at most"),
+        ({"indices": [1, 2], "n": 3}, "stand instead of n"),
+        ({"n": 1, "seed": 2**64}, "seed: expected at most"),
+        ({"n": 1, "returns": "jax"}, "expected one of numpy, torch, xarray"),
+        ({"n": 1, "out": np.empty((1, 16, 15), np.float32)}, r"expected shape \(1, 16, 16\), found \(1, 16, 15\)"),
+        ({"n": 1, "out": np.empty((1, 16, 16), np.uint16)}, "expected float32, found uint16"),
+        ({"n": 1, "out": [0.0]}, "expected an array, found list"),
+        ({"n": 1, "out": np.empty((1, 16, 16)), "returns": "torch"}, "out is returned as it is"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(dcgan: Emulator, values, message: str):
+    with pytest.raises(UserError, match=message):
+        dcgan.sample(**values)
 
 
-def test_a_file_cannot_name_what_is_imported(tmp_path: Path):
-    record = {
-        "format": "cosmogan-emulator",
-        "format_version": 1,
-        "generator": {"name": "os.system", "settings": {"command": "true"}},
-    }
-    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"cosmogan": json.dumps(record)})
-    with pytest.raises(UserError, match=r"needs os.system, which is not among .*SpectralPriorGenerator"):
-        Emulator.load(tmp_path / "bad.safetensors")
+def test_slices_fill_any_array(dcgan: Emulator, tmp_path: Path):
+    expected = dcgan.sample(20, seed=1)
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, expected.shape)
+    assert dcgan.sample(20, seed=1, out=mapped) is mapped
+    np.testing.assert_array_equal(mapped, expected)
+    tensor = torch.zeros(expected.shape)
+    dcgan.sample(20, seed=1, out=tensor)
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    chosen = [19, 2, 2, 7]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        np.testing.assert_array_equal(
+            dcgan.sample(20, seed=1, out=file.create_dataset("a", expected.shape, np.float32))[:], expected
+        )
+        some = file.create_dataset("b", (4, 16, 16), np.float32)
+        dcgan.sample(seed=1, indices=chosen, out=some)
+        np.testing.assert_array_equal(some[:], expected[chosen])
+
+
+def test_slices_come_as_tensors_and_as_xarray(dcgan: Emulator, tmp_path: Path):
+    expected = dcgan.sample(2, seed=1, first=3)
+    tensor = dcgan.sample(2, seed=1, first=3, returns="torch")
+    assert isinstance(tensor, torch.Tensor)
+    assert not tensor.is_inference()
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    pytest.importorskip("xarray")
+    array = dcgan.sample(2, seed=1, first=3, returns="xarray")
+    np.testing.assert_array_equal(array.values, expected)
+    assert array.dims == ("index", "x", "y")
+    assert list(array["index"].values) == [3, 4]
+    # Centres of 16 pixels over 70 Mpc/h.
+    np.testing.assert_allclose(array["x"].values[[0, -1]], [70 / 32, 70 - 70 / 32])
+    assert (array.attrs["box_size"], array.attrs["seed"]) == (70.0, 1)
+    assert array["y"].attrs["units"] == "Mpc/h"
+
+
+def test_a_missing_xarray_is_named(dcgan: Emulator, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(UserError, match=r"pip install 'cosmogan\[xarray\]'"):
+        dcgan.sample(1, returns="xarray")
+
+
+def test_a_stream_says_what_it_brings(emulator: Emulator):
+    batches = list(emulator.stream(37, seed=2, first=5))
+    np.testing.assert_array_equal(np.concatenate([b.slices for b in batches]), emulator.sample(37, seed=2, first=5))
+    np.testing.assert_array_equal(np.concatenate([b.indices for b in batches]), np.arange(5, 42))
+    assert max(len(b.slices) for b in batches) == emulator.block_size
+    last = batches[-1]
+    assert last.metadata == emulator.metadata
+    np.testing.assert_array_equal(emulator.sample(seed=last.seed, indices=last.indices), last.slices)
+    with pytest.raises(UserError, match="n: expected at least 1"):
+        emulator.stream(0)
+
+
+def test_threads_share_an_emulator(spectral: Emulator):
+    expected = {seed: spectral.sample(48, seed=seed) for seed in range(4)}
+    found: dict[int, np.ndarray] = {}
+    start = threading.Barrier(4)
+
+    def work(seed: int) -> None:
+        start.wait()
+        found[seed] = spectral.sample(48, seed=seed)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for seed, slices in expected.items():
+        np.testing.assert_array_equal(found[seed], slices)
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(spectral: Emulator):
+    before = torch.get_num_threads()
+    made = []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            made.append(spectral.sample(40, seed=1))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(made[1], made[0])
+    np.testing.assert_array_equal(made[2], made[0])
+
+
+def test_global_random_numbers_are_left_alone(saved: Path):
+    torch.manual_seed(1)
+    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    Emulator.load(saved).sample(3)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+def test_docs_recipe_makes_the_latents():
+    """The ten lines of docs/emulators.md, run as they stand there."""
+    page = (Path(__file__).parents[2] / "docs" / "emulators.md").read_text()
+    code = page.split("```python\n# Latents")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec("# Latents" + code, names)
+    made = names["latents"](7, 123456, (2, 16, 16))  # type: ignore[operator]
+    np.testing.assert_array_equal(made, latents([123456], (2, 16, 16), seed=7)[0])
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_bits(saved: Path):
+    """Another process, another number of threads."""
+    code = (
+        "import sys; from cosmogan import Emulator; "
+        f"sys.stdout.buffer.write(Emulator.load({str(saved)!r}).sample(40).tobytes())"
+    )
+    hashes = set()
+    for n in (1, 2):
+        made = subprocess.run(
+            [sys.executable, "-c", code], env={"OMP_NUM_THREADS": str(n)}, capture_output=True, check=True
+        )
+        hashes.add(hashlib.sha256(made.stdout).hexdigest())
+    assert hashes == {hashlib.sha256(Emulator.load(saved).sample(40).tobytes()).hexdigest()}
