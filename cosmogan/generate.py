@@ -31,7 +31,6 @@ from cosmogan.shards import Shard, parse_compression, write_index
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.writer import stored_dtype
-from cosmogan.threads import map_in_order
 from cosmogan.units import parse_length
 
 _LARGEST_SEED = 2**31 - 1
@@ -251,12 +250,8 @@ class _Run:
         """Iterate over numbers of first slices, and densities."""
         if not indices:
             return
-        model, seed = self.model, int(self.job["seed"])
-        if model.device.type == "cpu":
-            spans = _spans(indices, model.block_size)
-            blocks = map_in_order(lambda span: model.sample(len(span), seed=seed, first=span.start), spans)
-        else:
-            blocks = model.blocks(len(indices), seed=seed, first=indices.start, batch_size=self.batch_size)
+        seed = int(self.job["seed"])
+        blocks = self.model.blocks(len(indices), seed=seed, first=indices.start, batch_size=self.batch_size)
         start = indices.start
         for block in blocks:
             yield start, block
@@ -287,15 +282,6 @@ class _Run:
                     f"{file}: is a shard of another run; make it again with --overwrite or choose another name"
                 )
         return write_index(self.path, files)
-
-
-def _spans(indices: range, size: int) -> Iterator[range]:
-    """Iterate over those of a range that share a block."""
-    start = indices.start
-    while start < indices.stop:
-        stop = min(start - start % size + size, indices.stop)
-        yield range(start, stop)
-        start = stop
 
 
 def poisson_counts(density: np.ndarray, mean_count: float, *, seed: int, first: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceReader, SliceWriter, require_absent
-from cosmogan.slices.layout import CHECKSUMS, LABELS, checksums, os_reason
+from cosmogan.slices.layout import CHECKSUMS, LABELS, os_reason
 from cosmogan.slices.writer import write_head
 
 _NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[^.]*)?")
@@ -207,13 +207,9 @@ def _copy(reader: SliceReader, writer: SliceWriter) -> None:
     for start in range(0, len(reader), size):
         stop = min(start + size, len(reader))
         block = reader.stored(start, stop)
-        if reader.checksums is not None:
-            same = (checksums(block) == reader.checksums[start:stop]).all(1)
-            if not same.all():
-                raise UserError(
-                    f"{reader.path}: slice {start + int(np.argmin(same))} is not what was written: its SHA-256 differs "
-                    f"from /{CHECKSUMS}; copy or write the file again"
-                )
+        damage = reader.damage(start, block)
+        if damage is not None:
+            raise UserError(damage)
         writer.append(
             block,
             realisation=reader.realisation[start:stop],

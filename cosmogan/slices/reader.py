@@ -20,6 +20,7 @@ from cosmogan.slices.layout import (
     FORMAT,
     FORMAT_VERSION,
     LABELS,
+    checksums,
     os_reason,
 )
 from cosmogan.slices.metadata import SliceMetadata
@@ -27,6 +28,11 @@ from cosmogan.units import Cosmology
 
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.
 _BLOCK = 256
+_DAMAGED = (
+    "{path}: slice {number} is not what was written: its SHA-256 differs from that in /"
+    + CHECKSUMS
+    + "; copy or write the file again"
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,21 @@ class SliceReader:
                 f"{self.path}: /slices {start}:{stop} cannot be read ({error}); the file is damaged"
             ) from None
         return block
+
+    def damage(self, start: int, stored: np.ndarray) -> str | None:
+        """Return a sentence on the first of some stored slices that differs from its checksum; None for good ones."""
+        if self.checksums is None:
+            return None
+        same = (checksums(stored) == self.checksums[start : start + len(stored)]).all(1)
+        if same.all():
+            return None
+        number = start + int(np.argmin(same))
+        dataset = self._open()["slices"]
+        for source in dataset.virtual_sources() if dataset.is_virtual else ():
+            first, last = source.vspace.get_select_bounds()
+            if first[0] <= number <= last[0]:
+                return _DAMAGED.format(path=self.path, number=f"{number}, of {source.file_name},")
+        return _DAMAGED.format(path=self.path, number=number)
 
     def density(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return slices ``start:stop`` as 1 + delta, float32, whatever the file's quantity."""

@@ -18,6 +18,7 @@ from cosmogan.cli import main
 from cosmogan.errors import UserError
 from cosmogan.generate import _MOST_WAITING, generate, poisson_counts
 from cosmogan.networks.dcgan import DCGANGenerator
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.shards import merge
 from cosmogan.slices import SliceMetadata, SliceReader, check_slices
 from cosmogan.slices.lock import OutputLock
@@ -126,13 +127,49 @@ def test_pixels_do_not_depend_on_shards_batches_and_order(
             np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name))
 
 
-def test_pixels_do_not_depend_on_threads(saved: str, whole: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An emulator of any size; torch rounds its slices differently with one thread and with two."""
+    torch.manual_seed(3)
+    transform = LogTransform()
+    transform.fit(torch.exp(torch.randn(8, 16, 16)))
+    generator = SpectralPriorGenerator(16, width=4, smoothing=1.0)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    path = tmp_path_factory.mktemp("prior") / "p.safetensors"
+    Emulator(generator, transform, metadata=METADATA).save(path)
+    return str(path)
+
+
+def test_pixels_do_not_depend_on_threads(prior: str, tmp_path: Path):
     before = torch.get_num_threads()
+    found = set()
     try:
-        torch.set_num_threads(3)
-        assert pixel_hash(generate(saved, n=N, out=str(tmp_path / "m.h5"), seed=3)) == pixel_hash(whole)
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.add(pixel_hash(generate(prior, n=40, out=str(tmp_path / f"{threads}.h5"))))
     finally:
         torch.set_num_threads(before)
+    assert len(found) == 1
+
+
+def test_larger_slices_have_pixels_of_the_same_size(
+    prior: str, saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    large = generate(prior, n=3, out=str(tmp_path / "large.h5"), pixels=32)
+    assert "modes longer than the trained box" in capsys.readouterr().err
+    with SliceReader(large) as reader:
+        assert reader.metadata.n_pixels == 32
+        assert reader.metadata.box_size == 140.0
+        assert reader.provenance["trained_n_pixels"] == 16
+    # 200 Mpc are 140 Mpc/h at h = 0.7.
+    again = generate(prior, n=3, out=str(tmp_path / "again.h5"), box_size="200 Mpc")
+    assert pixel_hash(again) == pixel_hash(large)
+    with pytest.raises(UserError, match="one of them"):
+        generate(prior, n=3, out=str(tmp_path / "m.h5"), pixels=32, box_size="200 Mpc")
+    with pytest.raises(UserError, match="one size only"):
+        generate(saved, n=3, out=str(tmp_path / "m.h5"), pixels=32)
 
 
 def test_another_seed_gives_other_pixels(saved: str, whole: Path, tmp_path: Path):
