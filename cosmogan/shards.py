@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,34 +108,33 @@ def write_index(path: Path, shards: Sequence[Path]) -> Path:
     UserError
         If a shard is missing, damaged or of another set, or the index cannot be written.
     """
-    with ExitStack() as stack:
-        readers = [stack.enter_context(SliceReader(shard)) for shard in shards]
-        provenance = {**_common_provenance(readers), "n_shards": len(readers)}
-        sums = [_checksums_of(reader) for reader in readers]
-        side, n = readers[0].metadata.n_pixels, sum(map(len, readers))
-        layout = h5py.VirtualLayout((n, side, side), readers[0].dtype)
-        done = 0
-        for reader in readers:
-            shape = (len(reader), side, side)
-            layout[done : done + len(reader)] = h5py.VirtualSource(reader.path.name, "slices", shape)
-            done += len(reader)
-        # Several processes may find all shards done at the same time, and write the same.
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with h5py.File(partial, "w") as file:
-                write_head(file, readers[0].metadata, n_slices=n, provenance=provenance, with_checksums=True)
-                for name in LABELS:
-                    file[name][:] = np.concatenate([getattr(reader, name) for reader in readers])
-                file[CHECKSUMS][:] = np.concatenate(sums)
-                file.create_virtual_dataset("slices", layout)
-                table = file.create_group("shards")
-                table["name"] = [reader.path.name for reader in readers]
-                table["n_slices"] = np.array([len(reader) for reader in readers], np.int64)
-                table["sha256"] = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in sums]
-            os.replace(partial, path)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
+    readers = _heads(shards)
+    provenance = {**_common_provenance(readers), "n_shards": len(readers)}
+    sums = [_checksums_of(reader) for reader in readers]
+    side, n = readers[0].metadata.n_pixels, sum(map(len, readers))
+    layout = h5py.VirtualLayout((n, side, side), readers[0].dtype)
+    done = 0
+    for reader in readers:
+        shape = (len(reader), side, side)
+        layout[done : done + len(reader)] = h5py.VirtualSource(reader.path.name, "slices", shape)
+        done += len(reader)
+    # Several processes may find all shards done at the same time, and write the same.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with h5py.File(partial, "w") as file:
+            write_head(file, readers[0].metadata, n_slices=n, provenance=provenance, with_checksums=True)
+            for name in LABELS:
+                file[name][:] = np.concatenate([getattr(reader, name) for reader in readers])
+            file[CHECKSUMS][:] = np.concatenate(sums)
+            file.create_virtual_dataset("slices", layout)
+            table = file.create_group("shards")
+            table["name"] = [reader.path.name for reader in readers]
+            table["n_slices"] = np.array([len(reader) for reader in readers], np.int64)
+            table["sha256"] = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in sums]
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
     return path
 
 
@@ -170,21 +168,21 @@ def merge(inputs: list[str], *, out: str, compression: str = "none", overwrite: 
     require_absent(path, overwrite=overwrite)
     if any(path.resolve() == Path(name).resolve() for name in inputs):
         raise UserError(f"{path}: is one of the files to merge; choose another name")
-    with ExitStack() as stack:
-        readers = [stack.enter_context(SliceReader(name)) for name in _in_order([Path(name) for name in inputs])]
-        first = readers[0]
-        with SliceWriter(
-            path,
-            first.metadata,
-            n_slices=sum(map(len, readers)),
-            provenance=_common_provenance(readers),
-            conditions={name: first.condition_units.get(name, "") for name in first.conditions},
-            overwrite=overwrite,
-            dtype=first.dtype.name,
-            compression=parse_compression(compression),
-            with_checksums=True,
-        ) as writer:
-            for reader in readers:
+    readers = _heads(_in_order([Path(name) for name in inputs]))
+    first = readers[0]
+    with SliceWriter(
+        path,
+        first.metadata,
+        n_slices=sum(map(len, readers)),
+        provenance=_common_provenance(readers),
+        conditions={name: first.condition_units.get(name, "") for name in first.conditions},
+        overwrite=overwrite,
+        dtype=first.dtype.name,
+        compression=parse_compression(compression),
+        with_checksums=True,
+    ) as writer:
+        for reader in readers:
+            with reader:
                 _copy(reader, writer)
     return path
 
@@ -200,6 +198,15 @@ def parse_compression(name: str) -> str | None:
     if name not in ("none", "gzip", "lzf"):
         raise UserError(f"compression: expected none, gzip or lzf, found {name!r}")
     return None if name == "none" else name
+
+
+def _heads(paths: Sequence[Path]) -> list[SliceReader]:
+    """Return readers of files, closed: there may be more of them than a process may have open."""
+    readers = []
+    for path in paths:
+        with SliceReader(path) as reader:
+            readers.append(reader)
+    return readers
 
 
 def _copy(reader: SliceReader, writer: SliceWriter) -> None:

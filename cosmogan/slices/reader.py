@@ -28,6 +28,8 @@ from cosmogan.units import Cosmology
 
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.
 _BLOCK = 256
+# Files that a process may have open besides the parts of a virtual data set.
+_OTHER_FILES = 256
 _DAMAGED = (
     "{path}: slice {number} is not what was written: its SHA-256 differs from that in /"
     + CHECKSUMS
@@ -107,6 +109,7 @@ class SliceReader:
     def _open(self) -> h5py.File:
         if self._file is None:
             self._file = _open_hdf5(self.path)
+            _allow_parts(self._file, self.path)
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -307,6 +310,27 @@ def _check_layout(handle: h5py.File, metadata: SliceMetadata, path: Path) -> int
                 f"expected {label_dtype} ({len(slices)},), one per slice"
             )
     return len(slices)
+
+
+def _allow_parts(handle: h5py.File, path: Path) -> None:
+    """Let this process open all parts of a virtual data set: HDF5 takes zeros for those that it cannot open."""
+    dataset = _member(handle, "slices")
+    if not isinstance(dataset, h5py.Dataset) or not dataset.is_virtual:
+        return
+    # Not on every system, and needed for nothing else.
+    import resource
+
+    n_parts = len({source.file_name for source in dataset.virtual_sources()})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = n_parts + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UserError(
+            f"{path}: has {n_parts} parts, and this process may open {hard} files; "
+            "make one file of the parts with `cosmogan merge`, or raise `ulimit -n`"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def missing_parts(dataset: h5py.Dataset, path: Path) -> list[str]:

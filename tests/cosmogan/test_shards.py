@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +20,7 @@ def write(path: Path, n: int, first: int, metadata: SliceMetadata = METADATA, **
     numbers = 1.0 + first + np.arange(n)
     pixels = np.broadcast_to(numbers[:, None, None], (n, 8, 8)).astype(np.float32)
     with SliceWriter(path, metadata, n_slices=n, provenance={"seed": 1, "shard": path.name}, **options) as writer:
-        writer.append(pixels, realisation=np.arange(first, first + n), axis=1, position=numbers)
+        writer.append(pixels, realisation=np.arange(first, first + n), axis=1, position=numbers % 70)
     return path
 
 
@@ -90,6 +92,28 @@ def test_a_shorter_shard_is_found(index: Path, tmp_path: Path):
     write(shard, 4, 3, with_checksums=True)
     (problem,) = check_slices(index)
     assert "of shape (4, 8, 8); expected (5, 8, 8)" in problem
+
+
+def test_more_parts_than_files_may_be_open_are_no_zeros(tmp_path: Path):
+    # In a process of its own, as limits cannot be raised again.
+    index, n = tmp_path / "mocks.h5", 80
+    shards = [write(Shard(i, n).file(index), 1, i, with_checksums=True) for i in range(n)]
+    write_index(index, shards)
+    program = """
+import resource, sys
+from cosmogan.cli import main
+index, one, *shards = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+codes = [main(["check", index])]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+codes += [main(["check", index]), main(["merge", *shards, "--out", one])]
+print(codes)
+"""
+    words = [str(path) for path in (index, tmp_path / "one.h5", *shards)]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 1, 0]"
+    assert "has 80 parts, and this process may open 64 files" in done.stdout
+    np.testing.assert_array_equal(read_slices(tmp_path / "one.h5").slices[:, 0, 0], 1 + np.arange(n))
 
 
 def test_changed_pixels_are_found(index: Path, tmp_path: Path):
