@@ -84,8 +84,8 @@ class Shard:
         first, last = (n_blocks * i // self.total for i in (self.number, self.number + 1))
         return range(first * block, min(n, last * block))
 
-    def others(self) -> list[Shard]:
-        """Return all shards of this set."""
+    def siblings(self) -> list[Shard]:
+        """Return all shards of the set, this one among them."""
         return [Shard(i, self.total) for i in range(self.total)]
 
 

@@ -11,11 +11,22 @@ LEVELS = [
     {"errors", "units", "slices", "ranks", "processes", "shards"},
     {"statistics", "transforms", "networks", "losses", "ema", "threads"},
     {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "onnx_file", "samples", "sizes"},
-    {"generate", "baselines", "validation", "callbacks"},
+    {"generate", "mock_run", "baselines", "validation", "callbacks"},
     {"cli", "fit", "inspection", "demo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-MODEL = {"gan", "networks", "losses", "emulator", "emulator_file", "export", "generate", "transforms", "data"}
+MODEL = {
+    "gan",
+    "networks",
+    "losses",
+    "emulator",
+    "emulator_file",
+    "export",
+    "generate",
+    "mock_run",
+    "transforms",
+    "data",
+}
 WITHOUT_TORCH = (
     "cosmogan/slices/",
     "cosmogan/units.py",

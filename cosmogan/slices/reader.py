@@ -24,12 +24,11 @@ from cosmogan.slices.layout import (
     os_reason,
 )
 from cosmogan.slices.metadata import SliceMetadata
+from cosmogan.slices.virtual import allow_parts, missing_parts, part_of
 from cosmogan.units import Cosmology
 
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.
 _BLOCK = 256
-# Files that a process may have open besides the parts of a virtual data set.
-_OTHER_FILES = 256
 _DAMAGED = (
     "{path}: slice {number} is not what was written: its SHA-256 differs from that in /"
     + CHECKSUMS
@@ -109,7 +108,7 @@ class SliceReader:
     def _open(self) -> h5py.File:
         if self._file is None:
             self._file = _open_hdf5(self.path)
-            _allow_parts(self._file, self.path)
+            allow_parts(_member(self._file, "slices"), self.path)
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,12 +166,8 @@ class SliceReader:
         if same.all():
             return None
         number = start + int(np.argmin(same))
-        dataset = self._open()["slices"]
-        for source in dataset.virtual_sources() if dataset.is_virtual else ():
-            first, last = source.vspace.get_select_bounds()
-            if first[0] <= number <= last[0]:
-                return _DAMAGED.format(path=self.path, number=f"{number}, of {source.file_name},")
-        return _DAMAGED.format(path=self.path, number=number)
+        part = part_of(self._open()["slices"], number)
+        return _DAMAGED.format(path=self.path, number=number if part is None else f"{number}, of {part},")
 
     def density(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return slices ``start:stop`` as 1 + delta, float32, whatever the file's quantity."""
@@ -310,55 +305,6 @@ def _check_layout(handle: h5py.File, metadata: SliceMetadata, path: Path) -> int
                 f"expected {label_dtype} ({len(slices)},), one per slice"
             )
     return len(slices)
-
-
-def _allow_parts(handle: h5py.File, path: Path) -> None:
-    """Let this process open all parts of a virtual data set: HDF5 takes zeros for those that it cannot open."""
-    dataset = _member(handle, "slices")
-    if not isinstance(dataset, h5py.Dataset) or not dataset.is_virtual:
-        return
-    # Not on every system, and needed for nothing else.
-    import resource
-
-    n_parts = len({source.file_name for source in dataset.virtual_sources()})
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = n_parts + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or needed <= soft:
-        return
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        raise UserError(
-            f"{path}: has {n_parts} parts, and this process may open {hard} files; "
-            "make one file of the parts with `cosmogan merge`, or raise `ulimit -n`"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def missing_parts(dataset: h5py.Dataset, path: Path) -> list[str]:
-    """Return a sentence per file of a virtual data set that is not there or too short: HDF5 would return zeros."""
-    if not dataset.is_virtual:
-        return []
-    problems = []
-    for source in dataset.virtual_sources():
-        part = path if source.file_name == "." else path.parent / source.file_name
-        if source.src_space.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
-            needed = tuple(last + 1 for last in source.src_space.get_select_bounds()[1])
-        else:
-            first, last = source.vspace.get_select_bounds()
-            needed = tuple(b - a + 1 for a, b in zip(first, last, strict=True))
-        try:
-            with h5py.File(part, "r") as handle:
-                found = handle[source.dset_name].shape
-        except KeyError:
-            problems.append(f"{path}: its part {part} has no data set {source.dset_name}")
-        except OSError:
-            problems.append(f"{path}: its part {part} is missing or damaged; bring it back or write the slices again")
-        else:
-            if len(found) != len(needed) or any(have < want for have, want in zip(found, needed, strict=True)):
-                problems.append(
-                    f"{path}: its part {part} holds {source.dset_name} of shape {found}; expected {needed}. "
-                    "Bring the right one back or write the slices again"
-                )
-    return problems
 
 
 def _read_checksums(handle: h5py.File, n_slices: int, path: Path) -> np.ndarray | None:
