@@ -66,9 +66,10 @@ def generate(
         Slice file to write; with shards, the index of mocks_00000-of-00016.h5 and its like.
     seed
         Of the mocks, 0 to 2147483647; it is their realisation number.
-    pixels, box_size
-        Pixels along a side, or its length with its unit such as "2000 Mpc", of larger slices with pixels of the same
-        size, where the network allows it; one of them.
+    pixels
+        Pixels along a side of larger slices, with pixels of the same size, where the network allows it.
+    box_size
+        The same as a length with its unit, such as "2000 Mpc".
     quantity
         "density", or "counts": Poisson numbers of particles whose mean is the density times --mean-count.
     mean_count

@@ -273,6 +273,7 @@ def _differences(known: bytes, ours: bytes) -> str:
     except ValueError:
         return "its journal is damaged"
     names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
-    # Follows from the others, unless HDF5 has changed.
-    names = [name for name in names if name != "pixels_at"] or names
+    if names == ["pixels_at"]:
+        return "its head has another length; was the emulator's file renamed, or HDF5 replaced?"
+    names = [name for name in names if name != "pixels_at"]
     return ", ".join(f"{name} {theirs.get(name)} and not {mine.get(name)}" for name in names)
