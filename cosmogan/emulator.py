@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,7 +22,17 @@ from cosmogan.emulator_file import find_emulator, read_emulator_file, shipped_em
 from cosmogan.errors import UserError
 from cosmogan.latents import by_block, latents
 from cosmogan.networks.base import AbstractGenerator
-from cosmogan.samples import convert, new_array, require_room
+from cosmogan.samples import (
+    LARGEST_INDEX,
+    LARGEST_SEED,
+    MockBatch,
+    consecutive,
+    convert,
+    new_array,
+    numbers_of,
+    require_between,
+    require_room,
+)
 from cosmogan.sizes import resized_metadata, untrusted
 from cosmogan.slices import SliceMetadata
 from cosmogan.threads import map_in_order
@@ -34,34 +44,10 @@ __all__ = ["Emulator", "MockBatch", "find_emulator", "latents", "shipped_emulato
 # others. Blocks of more pixels leave the processor's cache: 256 x 256 takes twice as long in blocks of 16.
 _LARGEST_BLOCK = 16
 _BLOCK_PIXELS = 2**16
-_LARGEST_SEED = 2**64 - 1
-_LARGEST_INDEX = 2**63 - 1
 # Building a network draws from torch's global generator, which is put back.
 _BUILDING = threading.Lock()
 
 _Part = TypeVar("_Part", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class MockBatch:
-    """Some slices of an emulator and what they are.
-
-    Parameters
-    ----------
-    slices
-        1 + delta, float32, shape ``(n, n_pixels, n_pixels)``.
-    indices
-        Their numbers, shape ``(n,)``.
-    seed
-        Theirs; ``Emulator.sample(seed=seed, indices=indices)`` makes them again.
-    metadata
-        What the pixels are.
-    """
-
-    slices: np.ndarray
-    indices: np.ndarray
-    seed: int
-    metadata: SliceMetadata
 
 
 class Emulator:
@@ -78,10 +64,15 @@ class Emulator:
         What the pixels of its slices are; always densities.
     training
         Record of how it was trained: plain numbers and strings.
+
+    Attributes
+    ----------
     trained_metadata
-        What the pixels were in training, where ``metadata`` is of larger slices.
+        What the pixels were in training; other than ``metadata`` where slices are larger.
     file
-        Where it was read from.
+        Where it was read from; None where it was not.
+    precision
+        ``"float32"`` or ``"bfloat16"``, as given to `load`.
 
     Examples
     --------
@@ -95,17 +86,22 @@ class Emulator:
         *,
         metadata: SliceMetadata,
         training: dict[str, Any] | None = None,
-        trained_metadata: SliceMetadata | None = None,
-        file: Path | None = None,
     ) -> None:
         self.generator = generator.eval().requires_grad_(False)
         self.transform = transform.eval().requires_grad_(False)
         self.metadata, self.training = metadata, training or {}
-        self.trained_metadata = trained_metadata or metadata
-        self.file = file
+        self.trained_metadata = metadata
+        self.file: Path | None = None
+        self.precision = "float32"
 
     @classmethod
-    def load(cls, name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Emulator:
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> Emulator:
         """Read an emulator file.
 
         Parameters
@@ -114,11 +110,16 @@ class Emulator:
             A safetensors file written by `save`, or the name of an emulator that ships with the package.
         device
             Where to generate.
+        precision
+            ``"bfloat16"`` computes the body of the network in 16 bits and is about 1.8 times as fast on processors
+            that have them (AVX-512 BF16, AMX). Other bits; statistics are those of float32 within
+            a quarter of a per cent.
 
         Raises
         ------
         UserError
-            If there is no such emulator or device, or the file is damaged or something else.
+            If there is no such emulator or device, the file is damaged or something else, or the network has no
+            16-bit body.
         """
         path = find_emulator(name_or_path)
         try:
@@ -126,14 +127,18 @@ class Emulator:
         # torch raises another kind for each way in which a device is not there.
         except (RuntimeError, AssertionError, TypeError, NotImplementedError):
             raise UserError(f"device {str(device)!r}: cannot be used here; try 'cpu'") from None
+        if precision not in ("float32", "bfloat16"):
+            raise UserError(f"precision: expected float32 or bfloat16, found {precision!r}")
         record, tensors = read_emulator_file(path)
         try:
             emulator = cls.from_record(record, tensors, device=device)
+            if precision == "bfloat16":
+                emulator.generator.use_bfloat16()
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: the emulator's record does not fit its weights ({error})") from None
-        emulator.file = path
+        emulator.file, emulator.precision = path, precision
         return emulator
 
     @classmethod
@@ -160,10 +165,10 @@ class Emulator:
         Raises
         ------
         UserError
-            If the file exists and may not be replaced, cannot be written, or the emulator is a resized one.
+            If the file exists and may not be replaced, cannot be written, or the emulator is resized or in bfloat16.
         """
-        if self.metadata != self.trained_metadata:
-            raise UserError(f"{path}: save the emulator at its own size; `resized` makes this one of it again")
+        if self.metadata != self.trained_metadata or self.precision != "float32":
+            raise UserError(f"{path}: save the emulator at its own size in float32; this one can be made of it again")
         record = {
             "generator": {"name": type(self.generator).__name__, "settings": self.generator.settings()},
             "transform": {"name": type(self.transform).__name__, "settings": self.transform.settings()},
@@ -183,8 +188,10 @@ class Emulator:
         Raises
         ------
         UserError
-            As `cosmogan.onnx_file.write_onnx`.
+            As `cosmogan.onnx_file.write_onnx`, or if the emulator is in bfloat16.
         """
+        if self.precision != "float32":
+            raise UserError(f"{path}: ONNX files are in float32; load the emulator without precision")
         from cosmogan.onnx_file import write_onnx
 
         write_onnx(self, Path(path), overwrite=overwrite)
@@ -213,14 +220,9 @@ class Emulator:
         )
         if metadata == self.metadata or (n_pixels is None and box_size is None):
             return self
-        return Emulator(
-            self.generator.resized(metadata.n_pixels),
-            self.transform,
-            metadata=metadata,
-            training=self.training,
-            trained_metadata=self.trained_metadata,
-            file=self.file,
-        )
+        other = copy.copy(self)
+        other.generator, other.metadata = self.generator.resized(metadata.n_pixels), metadata
+        return other
 
     @property
     def warning(self) -> str:
@@ -234,6 +236,8 @@ class Emulator:
         if self.file is not None:
             known["emulator"] = self.file.name
             known["emulator_sha256"] = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        if self.precision != "float32":
+            known["precision"] = self.precision
         if self.warning:
             known["trained_box_size"] = self.trained_metadata.box_size
             known["trained_n_pixels"] = self.trained_metadata.n_pixels
@@ -293,19 +297,9 @@ class Emulator:
         UserError
             If a number is out of range, ``out`` does not fit or xarray is missing.
         """
-        if indices is None:
-            if n is None:
-                raise UserError("sample: expected n, the number of slices, or indices, their numbers")
-            numbers: Sequence[int] = _range(n, first)
-        else:
-            numbers = [int(i) for i in indices]
-            if first or n not in (None, len(numbers)):
-                raise UserError(f"sample: indices ({len(numbers)} of them) stand instead of n and first; give one")
-        _require_between("seed", seed, 0, _LARGEST_SEED)
-        _require_between("batch_size", batch_size, 1, _LARGEST_INDEX)
-        _require_between("n", len(numbers), 1, _LARGEST_INDEX)
-        for bound in (min(numbers), max(numbers)):
-            _require_between("indices", bound, 0, _LARGEST_INDEX)
+        numbers = numbers_of(n, first, indices)
+        require_between("seed", seed, 0, LARGEST_SEED)
+        require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         shape = (len(numbers), self.metadata.n_pixels, self.metadata.n_pixels)
         if out is not None:
             if returns != "numpy":
@@ -323,7 +317,7 @@ class Emulator:
 
     def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[MockBatch]:
         """Iterate over the slices of `sample` in batches with their numbers and metadata, in bounded memory."""
-        numbers = _range(n, first)
+        numbers = consecutive(n, first)
         blocks = self.blocks(n, seed=seed, first=first, batch_size=batch_size)
 
         def batches() -> Iterator[MockBatch]:
@@ -337,9 +331,9 @@ class Emulator:
 
     def blocks(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[np.ndarray]:
         """Iterate over the slices of `sample` as plain arrays, those of a block at a time."""
-        numbers = _range(n, first)
-        _require_between("seed", seed, 0, _LARGEST_SEED)
-        _require_between("batch_size", batch_size, 1, _LARGEST_INDEX)
+        numbers = consecutive(n, first)
+        require_between("seed", seed, 0, LARGEST_SEED)
+        require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         return (slices.cpu().numpy() for _, slices in self._computed(numbers, seed, batch_size))
 
     @property
@@ -391,18 +385,6 @@ class Emulator:
                 f"{len(latent)} slices of {side} x {side} pixels at a time need more memory than {self.device} has; "
                 "make smaller ones, or on a GPU fewer with batch_size"
             ) from None
-
-
-def _range(n: int, first: int) -> range:
-    _require_between("n", n, 1, _LARGEST_INDEX)
-    _require_between("first", first, 0, _LARGEST_INDEX - n)
-    return range(first, first + n)
-
-
-def _require_between(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        limit = f"at least {least}" if value < least else f"at most {most}"
-        raise UserError(f"{name}: expected {limit}, found {value}")
 
 
 def _build(kinds: list[type[_Part]], record: dict[str, Any]) -> _Part:

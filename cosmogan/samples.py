@@ -1,9 +1,10 @@
-"""The arrays that samples come in: NumPy, torch, xarray, or one that is there already."""
+"""Which slices are asked for, and the arrays they come in: NumPy, torch, xarray, or one that is there already."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,66 @@ import torch
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata
 
+LARGEST_SEED = 2**64 - 1
+LARGEST_INDEX = 2**63 - 1
 _KINDS = ("numpy", "torch", "xarray")
+
+
+@dataclass(frozen=True)
+class MockBatch:
+    """Some slices of an emulator and what they are.
+
+    Parameters
+    ----------
+    slices
+        1 + delta, float32, shape ``(n, n_pixels, n_pixels)``.
+    indices
+        Their numbers, shape ``(n,)``.
+    seed
+        Theirs; ``Emulator.sample(seed=seed, indices=indices)`` makes them again.
+    metadata
+        What the pixels are.
+    """
+
+    slices: np.ndarray
+    indices: np.ndarray
+    seed: int
+    metadata: SliceMetadata
+
+
+def numbers_of(n: int | None, first: int, indices: Iterable[int] | None) -> Sequence[int]:
+    """Return the numbers of the slices that `Emulator.sample` is asked for.
+
+    Raises
+    ------
+    UserError
+        If there are none, too many ways of saying which, or numbers out of range.
+    """
+    if indices is None:
+        if n is None:
+            raise UserError("sample: expected n, the number of slices, or indices, their numbers")
+        return consecutive(n, first)
+    numbers = [int(i) for i in indices]
+    if first or n not in (None, len(numbers)):
+        raise UserError(f"sample: indices ({len(numbers)} of them) stand instead of n and first; give one")
+    require_between("n", len(numbers), 1, LARGEST_INDEX)
+    for bound in (min(numbers), max(numbers)):
+        require_between("indices", bound, 0, LARGEST_INDEX)
+    return numbers
+
+
+def consecutive(n: int, first: int) -> range:
+    """Return ``first`` to ``first + n``, or raise `UserError` if there are no such slices."""
+    require_between("n", n, 1, LARGEST_INDEX)
+    require_between("first", first, 0, LARGEST_INDEX - n)
+    return range(first, first + n)
+
+
+def require_between(name: str, value: int, least: int, most: int) -> None:
+    """Raise `UserError` if a number is out of range."""
+    if not least <= value <= most:
+        limit = f"at least {least}" if value < least else f"at most {most}"
+        raise UserError(f"{name}: expected {limit}, found {value}")
 
 
 def new_array(shape: tuple[int, ...], returns: str, device: torch.device) -> np.ndarray | torch.Tensor:

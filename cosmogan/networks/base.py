@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import AbstractTransform
 
@@ -58,6 +59,16 @@ class AbstractGenerator(nn.Module, ABC):
     def portable(self) -> AbstractGenerator:
         """Return a copy that makes the same slices, up to rounding, with operations that other runtimes have."""
         return copy.deepcopy(self)
+
+    def use_bfloat16(self) -> None:
+        """Compute the body of the network in bfloat16 from now on, and what makes pixels of it in float32.
+
+        Raises
+        ------
+        UserError
+            If the network has no body to tell from its head.
+        """
+        raise UserError(f"precision: {type(self).__name__} computes in float32 only")
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Take from the training slices what is fitted, not learnt; by default nothing.

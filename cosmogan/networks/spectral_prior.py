@@ -119,6 +119,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         other.n_pixels = n_pixels
         return other
 
+    def use_bfloat16(self) -> None:
+        """Compute the U-Net's correction in bfloat16, all else in float32."""
+        self.network.bfloat16()
+
     def portable(self) -> SpectralPriorGenerator:
         """Return a copy that colours by matrix products: ONNX runtimes differ in the Fourier transforms they have."""
         other = copy.deepcopy(self)
@@ -134,7 +138,9 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def _field(self, latent: Tensor) -> Tensor:
         prior = self.color(latent[:, 0])
-        return prior + self.network(prior, latent[:, 1])
+        # The body may be in bfloat16; prior and correction are added in float32.
+        body = self.network.leave.weight.dtype
+        return prior + self.network(prior.to(body), latent[:, 1].to(body)).to(prior.dtype)
 
     def calibrate(self, *, seed: int) -> None:
         """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks."""

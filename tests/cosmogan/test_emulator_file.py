@@ -1,3 +1,4 @@
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -150,9 +151,30 @@ def test_info_is_short_and_the_recipe_is_apart(dcgan: Emulator, tmp_path: Path, 
     assert capsys.readouterr().out.startswith("# Emulator")
 
 
-def test_what_the_slices_come_from_is_known(saved: Path):
-    import hashlib
+def test_half_precision_changes_bits_and_little_else(spectral: Emulator, tmp_path: Path):
+    path = tmp_path / "e.safetensors"
+    spectral.save(path)
+    half = Emulator.load(path, precision="bfloat16")
+    found, expected = half.sample(16, seed=1), spectral.sample(16, seed=1)
+    assert not np.array_equal(found, expected)
+    # Eight bits of a correction to a field of unit variance.
+    np.testing.assert_allclose(np.log(found), np.log(expected), atol=0.05)
+    np.testing.assert_array_equal(half.sample(seed=1, indices=[9]), found[[9]])
+    assert half.resized(32).provenance["precision"] == "bfloat16"
+    for write in (half.save, half.to_onnx):
+        with pytest.raises(UserError, match="float32"):
+            write(tmp_path / "other")
 
+
+def test_precisions_that_are_not_there_are_refused(dcgan: Emulator, tmp_path: Path):
+    dcgan.save(tmp_path / "e.safetensors")
+    with pytest.raises(UserError, match=r"e.safetensors: precision: DCGANGenerator computes in float32 only"):
+        Emulator.load(tmp_path / "e.safetensors", precision="bfloat16")
+    with pytest.raises(UserError, match="expected float32 or bfloat16, found 'fp8'"):
+        Emulator.load(tmp_path / "e.safetensors", precision="fp8")  # type: ignore[arg-type]
+
+
+def test_what_the_slices_come_from_is_known(saved: Path):
     provenance = Emulator.load(saved).provenance
     assert provenance["emulator"] == "e.safetensors"
     assert provenance["emulator_sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
