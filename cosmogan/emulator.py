@@ -92,6 +92,7 @@ class Emulator:
         self.metadata, self.training = metadata, training or {}
         self.trained_metadata = metadata
         self.file: Path | None = None
+        self._file_sha256 = ""
         self.precision = "float32"
 
     @classmethod
@@ -139,6 +140,8 @@ class Emulator:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: the emulator's record does not fit its weights ({error})") from None
         emulator.file, emulator.precision = path, precision
+        # Now: the file may be another one by the time somebody asks.
+        emulator._file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         return emulator
 
     @classmethod
@@ -235,7 +238,7 @@ class Emulator:
         known: dict[str, Any] = {"emulator_training": json.dumps(self.training)}
         if self.file is not None:
             known["emulator"] = self.file.name
-            known["emulator_sha256"] = hashlib.sha256(self.file.read_bytes()).hexdigest()
+            known["emulator_sha256"] = self._file_sha256
         if self.precision != "float32":
             known["precision"] = self.precision
         if self.warning:

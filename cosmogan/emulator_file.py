@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cosmogan.errors import UserError
@@ -76,7 +76,8 @@ def write_emulator_file(path: Path, record: dict[str, Any], tensors: dict[str, T
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={_ENTRY: json.dumps(record)})
+        # `save_file` would make it unreadable to others, whatever the umask.
+        partial.write_bytes(save(tensors, metadata={_ENTRY: json.dumps(record)}))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def export(
         require_absent(Path(onnx), overwrite=overwrite)
     if out is not None:
         emulator.save(out, overwrite=overwrite)
-        emulator.file = Path(out)
+        emulator = Emulator.load(out)
         written.append(Path(out))
     if onnx is not None:
         emulator.resized(pixels).to_onnx(onnx, overwrite=overwrite)

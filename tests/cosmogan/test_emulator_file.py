@@ -58,6 +58,12 @@ def test_a_file_cannot_name_what_is_imported(tmp_path: Path):
         Emulator.load(tmp_path / "bad.safetensors")
 
 
+def test_who_may_read_other_files_may_read_emulators(dcgan: Emulator, tmp_path: Path):
+    (tmp_path / "other").touch()
+    dcgan.save(tmp_path / "e.safetensors")
+    assert (tmp_path / "e.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def record_and_tensors(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     with safe_open(path, framework="pt") as handle:
         return json.loads(handle.metadata()["cosmogan"]), {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
@@ -175,7 +181,9 @@ def test_precisions_that_are_not_there_are_refused(dcgan: Emulator, tmp_path: Pa
 
 
 def test_what_the_slices_come_from_is_known(saved: Path):
-    provenance = Emulator.load(saved).provenance
+    loaded, written = Emulator.load(saved), saved.read_bytes()
+    saved.unlink()
+    provenance = loaded.provenance
     assert provenance["emulator"] == "e.safetensors"
-    assert provenance["emulator_sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert provenance["emulator_sha256"] == hashlib.sha256(written).hexdigest()
     assert "not_trustworthy" not in provenance
