@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -48,6 +48,7 @@ def generate(
     shard: str | None = None,
     batch_size: int = 64,
     device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Write a file of mock slices.
@@ -86,6 +87,8 @@ def generate(
         Slices computed at a time on a GPU.
     device
         "cpu", "cuda" or "cuda:1"; ranks share the GPUs of their node.
+    precision
+        "float32", or "bfloat16" for the body of the network: faster where the processor has it, with other bits.
     overwrite
         Replace existing files, and unfinished ones of other commands.
 
@@ -109,7 +112,7 @@ def generate(
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
     share, processes, device = _find_share(shards, shard, device)
-    model = _resized(Emulator.load(emulator, device=device), pixels, box_size)
+    model = _resized(Emulator.load(emulator, device=device, precision=precision), pixels, box_size)
     metadata = _metadata(model.metadata, quantity, mean_count)
     noted = {"command": "cosmogan generate", **model.provenance}
     job: dict[str, str | int | float] = {
@@ -121,6 +124,7 @@ def generate(
         "dtype": stored_dtype(metadata, dtype).name,
         "compression": parse_compression(compression) or "none",
         "device": torch.device(device).type,
+        "precision": precision,
         "cosmogan": __version__,
         "torch": str(torch.__version__),
     }
@@ -150,6 +154,7 @@ def generate(
             "dtype": dtype,
             "compression": compression,
             "batch_size": batch_size,
+            "precision": precision,
             "overwrite": overwrite,
         }
         threads = max(1, torch.get_num_threads() // processes)

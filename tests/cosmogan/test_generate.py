@@ -306,12 +306,12 @@ def test_a_killed_run_goes_on_to_the_same_file(saved: str, whole: Path, tmp_path
 @pytest.mark.slow
 def test_runs_killed_many_times_end_with_the_same_file(saved: str, whole: Path, tmp_path: Path):
     moment = random.Random(0)
-    for run in range(4):
+    for run in range(2):
         out = tmp_path / f"mocks{run}.h5"
         for _ in range(8):
             process = start(saved, out)
-            journal = out.with_name(out.name + ".journal")
-            while process.poll() is None and not journal.exists():
+            lock = out.with_name(out.name + ".lock")
+            while process.poll() is None and not (lock.exists() and f"process {process.pid} " in lock.read_text()):
                 time.sleep(0.001)
             time.sleep(moment.uniform(0, 0.08))
             process.kill()
@@ -505,6 +505,20 @@ def test_files_of_counts(saved: str, whole: Path, tmp_path: Path):
         np.testing.assert_array_equal(reader.read(), poisson_counts(densities.read(), 8.0, seed=3, first=0))
 
 
+def test_another_precision_is_another_command(prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "mocks.h5"
+    exact = pixel_hash(generate(prior, n=N, out=str(tmp_path / "exact.h5")))
+    with monkeypatch.context() as patch:
+        count_blocks(patch, stop_at=3)
+        with pytest.raises(KeyboardInterrupt):
+            generate(prior, n=N, out=str(out), precision="bfloat16")
+    with pytest.raises(UserError, match=r"precision bfloat16 and not float32"):
+        generate(prior, n=N, out=str(out))
+    assert pixel_hash(generate(prior, n=N, out=str(out), precision="bfloat16")) != exact
+    with SliceReader(out) as reader:
+        assert reader.provenance["precision"] == "bfloat16"
+
+
 WRONG = {
     "n": ({"n": 0}, "n: expected at least 1, found 0"),
     "seed": ({"seed": 2**31}, "seed: expected 0 to"),
@@ -520,6 +534,7 @@ WRONG = {
     "quantity": ({"quantity": "mass"}, "quantity must be"),
     "type": ({"dtype": "float64"}, "stored as float32 or float16, found 'float64'"),
     "type of counts": ({"quantity": "counts", "mean_count": 1.0, "dtype": "float16"}, "stored as uint16"),
+    "precision": ({"precision": "float16"}, "expected float32 or bfloat16"),
     "compression": ({"compression": "zip"}, "expected none, gzip or lzf"),
 }
 
