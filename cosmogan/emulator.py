@@ -8,17 +8,17 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # Imported so that the names of all networks are known.
 import cosmogan.networks.dcgan
 import cosmogan.networks.spectral_prior  # noqa: F401
 from cosmogan.card import model_card
-from cosmogan.emulator_file import find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
+from cosmogan.emulator_file import build_part, find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
 from cosmogan.errors import UserError
 from cosmogan.latents import by_block, latents
 from cosmogan.networks.base import AbstractGenerator
@@ -33,7 +33,7 @@ from cosmogan.samples import (
     require_between,
     require_room,
 )
-from cosmogan.sizes import resized_metadata, untrusted
+from cosmogan.sizes import require_memory, resized_metadata, untrusted
 from cosmogan.slices import SliceMetadata
 from cosmogan.threads import map_in_order
 from cosmogan.transforms import AbstractTransform
@@ -46,8 +46,6 @@ _LARGEST_BLOCK = 16
 _BLOCK_PIXELS = 2**16
 # Building a network draws from torch's global generator, which is put back.
 _BUILDING = threading.Lock()
-
-_Part = TypeVar("_Part", bound=nn.Module)
 
 
 class Emulator:
@@ -150,8 +148,8 @@ class Emulator:
     ) -> Emulator:
         """Build from the record of networks and metadata, and tensors named ``generator.*`` and ``transform.*``."""
         with _BUILDING, torch.random.fork_rng(devices=[]):
-            generator = _build(_descendants(AbstractGenerator), record["generator"])  # type: ignore[type-abstract]
-            transform = _build(_descendants(AbstractTransform), record["transform"])  # type: ignore[type-abstract]
+            generator = build_part(AbstractGenerator, record["generator"])  # type: ignore[type-abstract]
+            transform = build_part(AbstractTransform, record["transform"])  # type: ignore[type-abstract]
         for name, module in (("generator", generator), ("transform", transform)):
             prefix = name + "."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -215,14 +213,16 @@ class Emulator:
         Raises
         ------
         UserError
-            If the network makes slices of one size only or the size is impossible; the message names the nearest
-            possible ones.
+            If the network makes slices of one size only, the size is impossible (the message names the nearest possible
+            ones) or one slice needs more memory than there is.
         """
         metadata = resized_metadata(
             self.trained_metadata, self.generator.side_multiple, n_pixels=n_pixels, box_size=box_size
         )
         if metadata == self.metadata or (n_pixels is None and box_size is None):
             return self
+        if self.device.type == "cpu":
+            require_memory(metadata.n_pixels, self.generator.bytes_per_pixel)
         other = copy.copy(self)
         other.generator, other.metadata = self.generator.resized(metadata.n_pixels), metadata
         return other
@@ -388,19 +388,3 @@ class Emulator:
                 f"{len(latent)} slices of {side} x {side} pixels at a time need more memory than {self.device} has; "
                 "make smaller ones, or on a GPU fewer with batch_size"
             ) from None
-
-
-def _build(kinds: list[type[_Part]], record: dict[str, Any]) -> _Part:
-    """Build a known network or transform by name; a file can never make us import anything."""
-    known = {kind.__name__: kind for kind in kinds}
-    if record["name"] not in known:
-        raise UserError(
-            f"needs {record['name']}, which is not among {', '.join(sorted(known))}; "
-            "import the module that defines it first"
-        )
-    return known[record["name"]](**record["settings"])
-
-
-def _descendants(base: type[_Part]) -> list[type[_Part]]:
-    direct = base.__subclasses__()
-    return direct + [kind for child in direct for kind in _descendants(child)]

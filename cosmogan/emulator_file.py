@@ -7,12 +7,12 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosmogan.errors import UserError
 from cosmogan.slices import require_absent
@@ -23,6 +23,8 @@ _SHIPPED = Path(__file__).with_name("emulators")
 SUFFIX = ".safetensors"
 # Name of the header's entry.
 _ENTRY = "cosmogan"
+
+_Part = TypeVar("_Part", bound=nn.Module)
 
 
 def read_emulator_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -124,3 +126,32 @@ def find_emulator(name_or_path: str | Path) -> Path:
     raise UserError(
         f"{name_or_path}: no such emulator file; {hint}{known}. `cosmogan fit` and `cosmogan export` make one"
     )
+
+
+def build_part(base: type[_Part], record: dict[str, Any]) -> _Part:
+    """Build a known network or transform by name; a file can never make us import anything.
+
+    Parameters
+    ----------
+    base
+        What it must be a subclass of.
+    record
+        Name of the class and arguments of its constructor.
+
+    Raises
+    ------
+    UserError
+        If no imported subclass has the name.
+    """
+    known = {kind.__name__: kind for kind in _descendants(base)}
+    if record["name"] not in known:
+        raise UserError(
+            f"needs {record['name']}, which is not among {', '.join(sorted(known))}; "
+            "import the module that defines it first"
+        )
+    return known[record["name"]](**record["settings"])
+
+
+def _descendants(base: type[_Part]) -> list[type[_Part]]:
+    direct = base.__subclasses__()
+    return direct + [kind for child in direct for kind in _descendants(child)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 
 from cosmogan.errors import UserError
@@ -63,6 +64,23 @@ def resized_metadata(
         )
         raise UserError(f"{name}: expected a multiple of {multiple} pixels; {nearest} are the nearest")
     return replace(trained, n_pixels=int(side), box_size=int(side) * trained.pixel_size)
+
+
+def require_memory(n_pixels: int, bytes_per_pixel: int) -> None:
+    """Refuse slices that would bring the machine to its knees: Linux promises memory that it has not got.
+
+    Raises
+    ------
+    UserError
+        If one slice needs more than the machine has.
+    """
+    needed, there = n_pixels**2 * bytes_per_pixel, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        largest = math.isqrt(there // bytes_per_pixel)
+        raise UserError(
+            f"n_pixels {n_pixels}: computing a slice needs {needed / 1e9:.3g} GB of memory and this machine has "
+            f"{there / 1e9:.3g} GB, enough for {largest} pixels along a side"
+        )
 
 
 def untrusted(metadata: SliceMetadata, trained: SliceMetadata) -> str:

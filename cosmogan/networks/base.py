@@ -46,6 +46,11 @@ class AbstractGenerator(nn.Module, ABC):
     def forward(self, latent: Tensor) -> Tensor:
         """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``."""
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Memory per pixel while a slice is computed, where `resized` can make it any size."""
+        return 0
+
     def resized(self, n_pixels: int) -> AbstractGenerator:
         """Return this generator for slices of another side, with the same pixels; for those with a `side_multiple`.
 

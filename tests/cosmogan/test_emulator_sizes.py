@@ -4,6 +4,7 @@ import torch
 
 from cosmogan import Emulator
 from cosmogan.errors import UserError
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.statistics.power_spectrum import power_spectrum, radial_bins
 
 # Mean power of 400 slices: the rings' median is known to 1%.
@@ -91,7 +92,11 @@ def test_a_resized_emulator_is_not_saved(spectral: Emulator, tmp_path):
         spectral.resized(32).save(tmp_path / "e.safetensors")
 
 
-def test_memory_that_is_not_there_is_named(spectral: Emulator):
+def test_memory_that_is_not_there_is_named(spectral: Emulator, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match=r"n_pixels 1048576: computing a slice needs .* GB of memory and this machine"):
+        spectral.resized(2**20)
+    # Where the estimate is wrong, the allocator has the last word.
+    monkeypatch.setattr(SpectralPriorGenerator, "bytes_per_pixel", 1e-12)
     larger = spectral.resized(2**20)
     with pytest.raises(UserError, match="1 slices of 1048576 x 1048576 pixels do not fit into the memory"):
         larger.sample(1)
