@@ -27,7 +27,7 @@ from cosmogan.samples import (
     LARGEST_SEED,
     MockBatch,
     consecutive,
-    convert,
+    labelled,
     new_array,
     numbers_of,
     require_between,
@@ -316,7 +316,9 @@ class Emulator:
             else:
                 for place, one in zip(places, block, strict=True):
                     array[place] = one
-        return array if out is not None else convert(array, returns, numbers, seed, self.metadata)
+        if returns == "xarray":
+            return labelled(array, numbers, seed=seed, metadata=self.metadata, provenance=self.provenance)
+        return array
 
     def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[MockBatch]:
         """Iterate over the slices of `sample` in batches with their numbers and metadata, in bounded memory."""

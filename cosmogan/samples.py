@@ -113,15 +113,17 @@ def require_room(out: Any, shape: tuple[int, ...]) -> None:
         raise UserError(f"out: densities are floating point numbers; expected float32, found {out.dtype}")
 
 
-def convert(array: Any, returns: str, numbers: Sequence[int], seed: int, metadata: SliceMetadata) -> Any:
-    """Return filled slices as they were asked for; xarray ones with coordinates in Mpc/h and the metadata."""
-    if returns != "xarray":
-        return array
+def labelled(
+    array: np.ndarray, numbers: Sequence[int], *, seed: int, metadata: SliceMetadata, provenance: dict[str, Any]
+) -> Any:
+    """Return slices as an xarray with coordinates in Mpc/h, metadata and provenance."""
     centres = (np.arange(metadata.n_pixels) + 0.5) * metadata.pixel_size
     place = {"units": "Mpc/h", "long_name": "comoving place of the pixel's centre"}
     # NetCDF takes neither dictionaries nor truth values nor None.
     known = {name: value for name, value in metadata.to_dict().items() if value is not None and name != "cosmology"}
-    attributes = known | {"periodic": int(metadata.periodic), "box_size_units": "Mpc/h", "units": "1", "seed": seed}
+    attributes = (
+        provenance | known | {"periodic": int(metadata.periodic), "box_size_units": "Mpc/h", "units": "1", "seed": seed}
+    )
     return _xarray().DataArray(
         array,
         dims=("index", "x", "y"),

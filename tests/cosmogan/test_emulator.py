@@ -123,6 +123,7 @@ def test_slices_come_as_tensors_and_as_xarray(dcgan: Emulator, tmp_path: Path):
     np.testing.assert_allclose(array["x"].values[[0, -1]], [70 / 32, 70 - 70 / 32])
     assert (array.attrs["box_size"], array.attrs["seed"]) == (70.0, 1)
     assert array["y"].attrs["units"] == "Mpc/h"
+    assert array.attrs["emulator_training"] == '{"n_slices_seen": 7}'
 
 
 def test_a_missing_xarray_is_named(dcgan: Emulator, monkeypatch: pytest.MonkeyPatch):
