@@ -3,7 +3,7 @@
     python -P benchmarks/speed/worth.py emulator.safetensors train.h5 test.h5 [--simulate]
 
 `train.h5` and `test.h5` are slices of different realisations of the emulator's box. With `--simulate` a box of as many
-particles as eight per voxel is run for its cost. powerbox, where installed, makes lognormal fields of the same P(k). The
+particles as eight per voxel is run for its cost. powerbox, where installed, makes lognormal fields of that P(k). The
 fits of copula and lognormal count, the training of the emulator does not.
 """
 
