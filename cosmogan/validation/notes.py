@@ -60,6 +60,8 @@ def notes_on_files(
                 f"The mean of 1 + delta over the {name} is {file.mean_density:.3g}; expected 1 within "
                 f"{_MEAN_TOLERANCE:.0%} for slices that sample the box."
             )
+        if "not_trustworthy" in file.provenance:
+            notes.append(f"The {name} say of themselves: {file.provenance['not_trustworthy']}.")
         if not file.metadata.periodic:
             notes.append(f"The {name} are cut from a larger box and not periodic: P(k) is biased by some percent.")
     if mocks.metadata.assignment != reference.metadata.assignment:
