@@ -61,7 +61,7 @@ def notes_on_files(
                 f"{_MEAN_TOLERANCE:.0%} for slices that sample the box."
             )
         if "not_trustworthy" in file.provenance:
-            notes.append(f"The {name} say of themselves: {file.provenance['not_trustworthy']}.")
+            notes.append(f"The {name} say of themselves: {str(file.provenance['not_trustworthy']).rstrip('.')}.")
         if not file.metadata.periodic:
             notes.append(f"The {name} are cut from a larger box and not periodic: P(k) is biased by some percent.")
     if mocks.metadata.assignment != reference.metadata.assignment:

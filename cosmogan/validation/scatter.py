@@ -98,7 +98,7 @@ def small_number_factor(n_realisations: int) -> float:
     Examples
     --------
     >>> [round(small_number_factor(n), 2) for n in (6, 12, 100)]
-    [1.84, 1.34, 1.03]
+    [1.84, 1.28, 1.03]
     """
     if n_realisations == 0:
         return 1.0
