@@ -129,7 +129,7 @@ def _parse(command: str, function: Callable[..., Any], words: list[str]) -> dict
             f"--{name}", nargs="+", type=kind, default=parameters[name].default, help=_help(description, name)
         )
     flags = {name for name, parameter in parameters.items() if parameter.default is False}
-    values = parser.parse_args([_normalise(word, flags) for word in words]).as_dict()
+    values = parser.parse_args(_joined([_normalise(word, flags) for word in words])).as_dict()
     return {name: values[name] for name in parameters}
 
 
@@ -144,7 +144,7 @@ def _lists(function: Callable[..., Any]) -> dict[str, type]:
 
 
 def _normalise(word: str, flags: set[str]) -> str:
-    """Return an option as the parser knows it: ``--box-size`` is ``--box_size``, a lone flag means true."""
+    """Return an option as the parser knows it: ``--box-size`` is ``--box-size``, a lone flag means true."""
     if word == "-n":
         return "--n"
     if not word.startswith("--"):
@@ -152,6 +152,17 @@ def _normalise(word: str, flags: set[str]) -> str:
     name, equals, value = word.partition("=")
     name = "--" + name[2:].replace("-", "_")
     return f"{name}=true" if name[2:] in flags and not equals else name + equals + value
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Return the words with a lone flag and a ``true`` or ``false`` behind it made one."""
+    joined: list[str] = []
+    for word in words:
+        if word in ("true", "false") and joined and joined[-1].startswith("--") and joined[-1].endswith("=true"):
+            joined[-1] = joined[-1].removesuffix("true") + word
+        else:
+            joined.append(word)
+    return joined
 
 
 def _help(description: str, parameter: str) -> str:

@@ -42,6 +42,10 @@ class Cosmology:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UserError(f"cosmology: {name} must be positive and finite, got {value}")
+        for name, low, high in (("h", 0.1, 3.0), ("sigma8", 0.01, 10.0), ("n_s", 0.1, 3.0)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"cosmology: expected {name} of {low:g} to {high:g}, got {value:g}")
         if self.omega_m is not None and self.omega_m > 1:
             raise UserError(f"cosmology: omega_m must not exceed 1 (a flat universe), got {self.omega_m}")
 
@@ -56,6 +60,7 @@ class Cosmology:
 
 
 # The run of Rodriguez et al. 2018 (arXiv:1801.09070), as in the L-PICOLA run files of that group.
+_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 RODRIGUEZ2018 = Cosmology(omega_m=0.276, omega_b=0.045, h=0.7, sigma8=0.811, n_s=0.961)
 
 
@@ -123,3 +128,33 @@ def fundamental_wavenumber(box_size: float) -> float:
 def nyquist_wavenumber(box_size: float, n_pixels: int) -> float:
     """Return ``pi N / L`` in h/Mpc for ``n_pixels`` along a side of ``box_size`` in Mpc/h."""
     return math.pi * n_pixels / box_size
+
+
+def parse_bytes(text: str, *, name: str = "memory") -> float:
+    """Read an amount of memory with its unit.
+
+    Parameters
+    ----------
+    text
+        Such as ``"2 GB"``.
+    name
+        Of the argument, for the message.
+
+    Raises
+    ------
+    UserError
+        If the unit is missing or unknown, or the number is not positive.
+
+    Examples
+    --------
+    >>> parse_bytes("2 GB"), parse_bytes("512MiB")
+    (2000000000.0, 536870912.0)
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([A-Za-z]+)\s*", str(text))
+    try:
+        number = float(match[1]) * _BYTES[match[2]] if match else math.nan
+    except (KeyError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise UserError(f"{name} {str(text)!r}: expected a number with its unit ({', '.join(_BYTES)}), such as '2 GB'")
+    return number

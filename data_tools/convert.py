@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.slices import ASSIGNMENTS, SliceWriter, require_absent
-from cosmogan.units import Cosmology, format_length
+from cosmogan.units import Cosmology, format_length, parse_bytes
 from data_tools.published.base import QUANTITIES, PublishedFile, Realisation, Request
 from data_tools.published.detect import open_published
 from data_tools.published.plan import Plan, conversion_like_first, make_plan
@@ -60,7 +60,7 @@ def convert(
     assignment: str | None = None,
     periodic: bool | None = None,
     smoothed: float | None = None,
-    memory: float = 1.0,
+    memory: str = "1 GB",
     overwrite: bool = False,
 ) -> Path:
     """Turn published cubes, maps and arrays into slices.
@@ -118,7 +118,7 @@ def convert(
     smoothed
         Sigma in pixels of a Gaussian that the file has already.
     memory
-        Gigabytes for the pieces being worked on; a cube that fits is read fewest times.
+        For the pieces being worked on, such as "4 GB"; a cube that fits is read fewest times.
     overwrite
         Replace an existing file.
 
@@ -138,7 +138,7 @@ def convert(
     _require_one_of("store", store, ("counts", "density"))
     _require_one_of("layout", layout, ("cubes", "slices"))
     _require_one_of("assignment", assignment, ASSIGNMENTS)
-    for name, value in (("scale", scale), ("mean", mean), ("memory", memory)):
+    for name, value in (("scale", scale), ("mean", mean)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f"{name} must be a positive number, got {value}")
     for name, value in (("smoothing", smoothing), ("smoothed", smoothed)):
@@ -165,7 +165,7 @@ def convert(
     for other in files[1:]:
         _require_alike(files[0], other)
     sources = [(file, one) for file in files for one in _selected(file, select)]
-    plan = make_plan(sources, request, slabs=slabs, smoothing=smoothing, store=store, memory=memory * 1e9)
+    plan = make_plan(sources, request, slabs=slabs, smoothing=smoothing, store=store, memory=parse_bytes(memory))
     labels = _labels([one for _, one in sources], realisation)
     notes = tuple(dict.fromkeys((*plan.notes, *(note for file in files for note in file.notes))))
     for note in (_summary(files[0], plan, len(sources)), *notes):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from cosmogan.errors import UserError
 from cosmogan.ranks import find_rank
 from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
-from cosmogan.units import Cosmology, format_length, parse_length
+from cosmogan.units import Cosmology, format_length, parse_bytes, parse_length
 from data_tools.assignment import ASSIGNMENTS, compiled_loops
 from data_tools.slabs import SlabCounter, append_slabs, grid_dtype, number_kept, plan_passes
 from data_tools.slice_job import SliceJob, name_run
@@ -27,7 +26,6 @@ __all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "sl
 
 # A thickness given by hand may differ from box / slabs by its rounding.
 _THICKNESS_ROUNDING = 1e-4
-_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 # Program, particles in hand and finished slices of one process, measured: benchmarks/speed/slicing.py.
 _BYTES_PROCESS = 0.35e9
 # For the slabs of one process.
@@ -135,6 +133,7 @@ def slice_snapshots(
         "particle_type": particle_type,
     }
     sources = [open_snapshot(path, **opening) for path in snapshots]
+    _require_distinct(snapshots, sources)
     header = sources[0].header
     for source in sources[1:]:
         _require_alike(sources[0], source)
@@ -245,17 +244,14 @@ def _grid_bytes(memory: str | None, slab_bytes: int, *, holders: int) -> float:
     """Return the memory for the slabs that each of the holders has: the processes, and one that adds up."""
     if memory is None:
         return max(_DEFAULT_MEMORY, slab_bytes)
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", memory)
-    try:
-        budget = float(match[1]) * _BYTES[match[2]] if match else math.nan
-    except (KeyError, ValueError):
-        budget = math.nan
-    if not math.isfinite(budget):
-        raise UserError(f"memory {memory!r}: expected a number with its unit ({', '.join(_BYTES)}), such as '2 GB'")
+    budget = parse_bytes(memory)
     grid_bytes = budget / holders - _BYTES_PROCESS
     if grid_bytes < slab_bytes:
         least = holders * (slab_bytes + _BYTES_PROCESS) / 1e9
-        raise UserError(f"memory {memory!r}: too little for one slab; expected at least '{least + 0.05:.1f} GB'")
+        raise UserError(
+            f"memory {memory!r}: too little for one slab and the programs themselves ({_BYTES_PROCESS / 1e9:.1f} GB "
+            f"each); expected at least '{least + 0.05:.1f} GB'"
+        )
     return grid_bytes
 
 
@@ -337,6 +333,21 @@ def slice_metadata(
         periodic=True,
         cosmology=header.cosmology,
     )
+
+
+def _require_distinct(snapshots: Sequence[str], sources: Sequence[AbstractSnapshot]) -> None:
+    """Refuse a simulation that is named twice, as by a pattern that matches all files of one snapshot."""
+    seen: dict[Path, str] = {}
+    for name, source in zip(snapshots, sources, strict=True):
+        for file in source.files:
+            other = seen.setdefault(file.resolve(), name)
+            if other != name:
+                raise UserError(
+                    f"{other} and {name} belong to one snapshot, which would count as two simulations; "
+                    "name one file of each snapshot"
+                )
+        if list(snapshots).count(name) > 1:
+            raise UserError(f"{name}: is named twice and would count as two simulations; name each snapshot once")
 
 
 def _require_alike(first: AbstractSnapshot, other: AbstractSnapshot) -> None:

@@ -25,6 +25,7 @@ _SMALLEST_CONTRAST = 2.0
 # 1 + delta of a float32 delta may end this much below zero.
 _BELOW_ZERO = 1e-5
 _WAY_OUT = "say what the values are with --quantity counts, density (1 + delta), delta, mass or scaled"
+_ALL_WHOLE = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def survey(values: Field, quantity: str | None = None, scale: float | None = Non
                 f"{values.array.name}: {int(bad.sum())} values are NaN or infinite (first in plane {first} of the "
                 "realisation); the file is damaged or not what its name says"
             )
-        whole = whole and (piece.dtype.kind in "iu" or bool((np.rint(piece) == piece).all()))
+        # Beyond 2^24 every float32 is whole, which says nothing.
+        exact = piece.dtype.kind in "iu" or float(np.abs(piece).max(initial=0)) < _ALL_WHOLE
+        whole = whole and exact and (piece.dtype.kind in "iu" or bool((np.rint(piece) == piece).all()))
         if quantity is not None:
             piece = positive(piece, quantity, scale, values.array.name)
         wide = piece.astype(np.float64, copy=False).ravel()

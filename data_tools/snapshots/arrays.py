@@ -43,8 +43,8 @@ class ArraySnapshot(AbstractSnapshot):
             raise UserError(f"{path}: holds no particles")
         if options.box_size is None:
             raise UserError(
-                f"{path}: plain positions come without their box; give its side with --box_size '350 Mpc/h', and "
-                "--length_unit if the positions are in another unit than that"
+                f"{path}: plain positions come without their box; give its side with --box-size '350 Mpc/h', and "
+                "--length-unit if the positions are in another unit than that"
             )
         # The unit in which the user writes the box is that of the positions, unless told otherwise.
         length_unit = options.length_unit or _NUMBER.sub("", options.box_size, count=1)
@@ -60,7 +60,7 @@ class ArraySnapshot(AbstractSnapshot):
             redshift=resolve_redshift(path, None, scale_factor=None, asked=options.redshift),
             n_particles=n,
             length_unit=unit,
-            unit_source=source if options.length_unit else "that of --box_size",
+            unit_source=source if options.length_unit else "that of --box-size",
         )
 
     def _read_file(

@@ -141,7 +141,7 @@ class AbstractSnapshot(ABC):
         raise UserError(
             f"{path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
             f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); "
-            "say the unit with --length_unit, such as kpc/h, or the box with --box_size"
+            "say the unit with --length-unit, such as kpc/h, or the box with --box-size"
         )
 
     def require_whole(self, n_seen: int, low: float, high: float) -> None:
@@ -169,7 +169,7 @@ class AbstractSnapshot(ABC):
             raise UserError(
                 f"{self.path}: positions reach from {low:.6g} to {high:.6g} Mpc/h, but the box is {box:.6g} Mpc/h wide "
                 f"(unit of length {self.header.length_unit:g} Mpc/h, {self.header.unit_source}); slices need particles "
-                "all over a periodic box. Say the unit with --length_unit, or the box with --box_size"
+                "all over a periodic box. Say the unit with --length-unit, or the box with --box-size"
             )
 
 

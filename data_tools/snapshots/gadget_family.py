@@ -94,7 +94,7 @@ def require_header(handle: h5py.File, path: Path) -> dict[str, Any]:
     if "NumPart_Total" not in header:
         raise UserError(
             f"{path}: has no group /Header with the attribute NumPart_Total; expected a GADGET or SWIFT HDF5 snapshot. "
-            f"For positions in any other HDF5 file give {path.name}:/name/of/the/data/set with --box_size and "
+            f"For positions in any other HDF5 file give {path.name}:/name/of/the/data/set with --box-size and "
             "--redshift; slice files and cubes are no snapshots: see `cosmogan convert`"
         )
     return header

@@ -14,6 +14,8 @@ from cosmogan.units import Cosmology, parse_length
 # kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
 _LARGEST_MPC = 4000.0
 _SMALLEST_KPC = 15000.0
+# Beyond these a unit is wrong.
+_SMALLEST_BOX, _LARGEST_BOX = 0.5, 1e5
 MPC_IN_CM = 3.085678e24
 # Codes differ in how many digits of a parsec they write.
 _PARSEC_ROUNDING = 2e-3
@@ -121,7 +123,7 @@ def resolve_lengths(
     if not math.isfinite(box_in_file) or box_in_file < 0:
         if box_size is None:
             raise UserError(
-                f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box_size '500 Mpc'"
+                f"{path}: BoxSize is {box_in_file:g}; expected a positive length. Give --box-size '500 Mpc'"
             )
         box_in_file = 0.0
     asked_box = None if box_size is None else parse_length(box_size, h)
@@ -132,13 +134,13 @@ def resolve_lengths(
     elif stated is not None:
         unit, source = stated, "stated in the file"
     elif asked_box is not None and box_in_file > 0:
-        unit, source = asked_box / box_in_file, "from --box_size"
+        unit, source = asked_box / box_in_file, "from --box-size"
         # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
         unit = next((nice for nice in (1.0, 1e-3) if math.isclose(unit, nice, rel_tol=1e-3)), unit)
     elif box_in_file == 0:
         raise UserError(
-            f"{path}: the header has no usable BoxSize; give it with --box_size '500 Mpc', and the unit of the "
-            "positions with --length_unit, such as kpc/h"
+            f"{path}: the header has no usable BoxSize; give it with --box-size '500 Mpc', and the unit of the "
+            "positions with --length-unit, such as kpc/h"
         )
     elif box_in_file <= _LARGEST_MPC:
         unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
@@ -147,18 +149,23 @@ def resolve_lengths(
     else:
         raise UserError(
             f"{path}: BoxSize is {box_in_file:g} without a unit, which may be kpc/h or Mpc/h; "
-            "say which with --length_unit kpc/h or --length_unit Mpc/h"
+            "say which with --length-unit kpc/h or --length-unit Mpc/h"
         )
     if asked_box is None and box_in_file == 0:
-        raise UserError(f"{path}: the header has no usable BoxSize; give it with --box_size '500 Mpc'")
+        raise UserError(f"{path}: the header has no usable BoxSize; give it with --box-size '500 Mpc'")
     box = float(f"{box_in_file * unit:.12g}")
     if asked_box is not None:
         if box_in_file > 0 and not math.isclose(asked_box, box, rel_tol=1e-3):
             raise UserError(
-                f"{path}: --box_size says {asked_box:g} Mpc/h and the header {box_in_file:g} in units of "
-                f"{unit:g} Mpc/h ({source}), which is {box:g} Mpc/h; leave --box_size out or correct --length_unit"
+                f"{path}: --box-size says {asked_box:g} Mpc/h and the header {box_in_file:g} in units of "
+                f"{unit:g} Mpc/h ({source}), which is {box:g} Mpc/h; leave --box-size out or correct --length-unit"
             )
         box = asked_box
+    if not _SMALLEST_BOX <= box <= _LARGEST_BOX:
+        raise UserError(
+            f"{path}: the box would be {box:g} Mpc/h wide (header {box_in_file:g}, unit {unit:g} Mpc/h, {source}); "
+            f"expected {_SMALLEST_BOX:g} to {_LARGEST_BOX:g} Mpc/h. Correct --length-unit or --box-size"
+        )
     return unit, box, source
 
 
@@ -175,7 +182,7 @@ def unit_from_cm(path: Path, cm: float) -> float:
     if not math.isclose(cm / MPC_IN_CM, unit, rel_tol=_PARSEC_ROUNDING):
         raise UserError(
             f"{path}: its unit of length is {cm:g} cm, which is neither kpc (3.0857e21) nor Mpc (3.0857e24); "
-            "say what it is with --length_unit kpc/h or the like"
+            "say what it is with --length-unit kpc/h or the like"
         )
     return unit
 
@@ -250,6 +257,6 @@ def require_particles(path: Path, n_per_type: Sequence[int], particle_type: int)
         others = [f"{kind} ({n} {TYPE_NAMES[kind]} particles)" for kind, n in enumerate(n_per_type[:7]) if n > 0]
         raise UserError(
             f"{path}: holds no {TYPE_NAMES[particle_type]} particles (type {particle_type}); it has "
-            + (f"--particle_type {', '.join(others)}" if others else "none of any type")
+            + (f"--particle-type {', '.join(others)}" if others else "none of any type")
         )
     return n_particles

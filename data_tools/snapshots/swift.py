@@ -128,7 +128,7 @@ def _length_unit(units: Mapping[str, Any], h: float | None, path: Path) -> float
     if unit_in_cm is None or h is None:
         missing = f"{_LENGTH_UNIT!r} in /Units" if unit_in_cm is None else "'h' in /Cosmology"
         raise UserError(
-            f"{path}: {missing} is missing, and lengths need it; give the unit of length with --length_unit, such as "
+            f"{path}: {missing} is missing, and lengths need it; give the unit of length with --length-unit, such as "
             "'0.7 Mpc/h' for Mpc at h = 0.7"
         )
     return unit_from_cm(path, unit_in_cm) * h

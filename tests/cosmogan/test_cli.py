@@ -50,6 +50,8 @@ def test_dashes_and_flags_as_people_type_them(tmp_path: Path, capsys: pytest.Cap
     assert main(cut) == 0
     assert main(cut) == 2
     assert main([*cut, "--overwrite"]) == 0
+    assert main([*cut, "--overwrite", "true"]) == 0
+    assert main([*cut, "--overwrite", "false"]) == 2
     assert main(["check", str(tmp_path / "a.h5")]) == 0
 
 

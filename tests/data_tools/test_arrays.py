@@ -31,7 +31,7 @@ def test_npy_files(tmp_path: Path, positions: np.ndarray, dtype: str, order: str
     assert found.dtype.isnative
     header = snapshot.header
     assert (header.box_size, header.redshift, header.n_particles) == (100.0, 0.5, N)
-    assert header.unit_source == "that of --box_size"
+    assert header.unit_source == "that of --box-size"
     assert snapshot.files == [tmp_path / "p.npy"]
 
 
@@ -43,7 +43,7 @@ def test_data_set_in_hdf5(tmp_path: Path, positions: np.ndarray):
         assert np.array_equal(gather(snapshot), positions)
     with pytest.raises(UserError, match=r"any\.h5: has no data set /run/y"):
         open_snapshot(f"{tmp_path}/any.h5:/run/y", box_size="100 Mpc/h", redshift=0)
-    with pytest.raises(UserError, match=r"give any\.h5:/name/of/the/data/set with --box_size"):
+    with pytest.raises(UserError, match=r"give any\.h5:/name/of/the/data/set with --box-size"):
         open_snapshot(tmp_path / "any.h5", box_size="100 Mpc/h", redshift=0)
 
 
@@ -60,7 +60,7 @@ def test_unit_is_that_of_the_box_unless_said(tmp_path: Path, positions: np.ndarr
 def test_what_is_not_said_is_asked_for(tmp_path: Path, positions: np.ndarray):
     path = tmp_path / "p.npy"
     np.save(path, positions)
-    with pytest.raises(UserError, match="--box_size"):
+    with pytest.raises(UserError, match="--box-size"):
         open_snapshot(path, redshift=0)
     with pytest.raises(UserError, match="--redshift"):
         open_snapshot(path, box_size="100 Mpc/h")

@@ -412,7 +412,7 @@ def test_counts_of_different_means_do_not_share_a_file(tmp_path: Path):
         ({"select": "2:4"}, "holds realisations 0:1"),
         ({"realisation": [1, 2]}, "2 numbers for 1"),
         ({"cosmology": "Omega_m=0.3"}, "omega_m"),
-        ({"memory": 1e-9}, "--memory"),
+        ({"memory": "1 B"}, "--memory"),
         ({"periodic": False, "smoothing": 1.0}, "not periodic|are not"),
         ({"layout": "slices"}, "--periodic"),
     ],
@@ -436,7 +436,7 @@ def test_pieces_do_not_show(tmp_path: Path, order: str):
     path = npy(tmp_path, np.asarray(files.density(np.random.default_rng(2), 32, 32, 32), np.float32, order=order))
     whole = converted(path, smoothing=1.0, slabs=16, **PLAIN)
     # Room for some slices of 32^2 pixels only.
-    pieces = converted(path, smoothing=1.0, slabs=16, memory=2e-4, **PLAIN)
+    pieces = converted(path, smoothing=1.0, slabs=16, memory="200 kB", **PLAIN)
     np.testing.assert_array_equal(pieces.slices, whole.slices)
     np.testing.assert_array_equal(pieces.position, whole.position)
 
@@ -461,7 +461,7 @@ def test_memory_is_that_of_the_pieces(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(NpyArray, "_read", spy)
     tracemalloc.start()
-    convert([str(path)], out=str(tmp_path / "slices.h5"), memory=budget / 1e9, **PLAIN)
+    convert([str(path)], out=str(tmp_path / "slices.h5"), memory=f"{budget} B", **PLAIN)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert largest <= 2**18

@@ -84,9 +84,9 @@ def test_unit_follows_from_the_box_asked_for(tmp_path: Path, positions: np.ndarr
     assert open_snapshot(tmp_path / "free.hdf5", box_size="100 Mpc", length_unit="Mpc/h").header.box_size == 68.0
     # What a message asks for helps.
     write_hdf5(tmp_path / "bad.hdf5", positions, BoxSize=-5.0)
-    with pytest.raises(UserError, match="Give --box_size"):
+    with pytest.raises(UserError, match="Give --box-size"):
         open_snapshot(tmp_path / "bad.hdf5")
-    with pytest.raises(UserError, match="--length_unit"):
+    with pytest.raises(UserError, match="--length-unit"):
         open_snapshot(tmp_path / "bad.hdf5", box_size="100 Mpc/h")
     snapshot = open_snapshot(tmp_path / "bad.hdf5", box_size="100 Mpc/h", length_unit="Mpc/h")
     assert np.array_equal(gather(snapshot), positions)
@@ -203,7 +203,7 @@ def test_any_particle_type(tmp_path: Path, positions: np.ndarray):
     with h5py.File(path, "r+") as handle:
         handle["PartType4/Coordinates"] = stars
     assert np.array_equal(gather(open_snapshot(path, particle_type=4)), stars)
-    with pytest.raises(UserError, match=r"no gas .*--particle_type 1 \(50 dark matter.*, 4 \(20 star particles\)"):
+    with pytest.raises(UserError, match=r"no gas .*--particle-type 1 \(50 dark matter.*, 4 \(20 star particles\)"):
         open_snapshot(path, particle_type=0)
     with pytest.raises(UserError, match="particle_type 9: expected 0 to 6"):
         open_snapshot(path, particle_type=9)
@@ -245,7 +245,7 @@ def test_unit_of_the_data_set_counts_where_the_header_has_none(tmp_path: Path, p
 def test_unit_that_is_neither_kpc_nor_mpc_is_asked_for(tmp_path: Path, positions: np.ndarray):
     path = tmp_path / "snap.hdf5"
     write_hdf5(path, positions, unit_in_cm=3.2e24)
-    with pytest.raises(UserError, match=r"neither kpc .* --length_unit"):
+    with pytest.raises(UserError, match=r"neither kpc .* --length-unit"):
         open_snapshot(path)
     assert open_snapshot(path, length_unit="1.5 Mpc/h").header.box_size == 150.0
 
@@ -425,11 +425,11 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         ("no header", "no group /Header"),
         ("no positions", "Coordinates is missing"),
         ("short positions", r"shape \(50, 3\)"),
-        ("box zero", "no usable BoxSize; give it with --box_size"),
-        ("box missing", "no usable BoxSize; give it with --box_size"),
+        ("box zero", "no usable BoxSize; give it with --box-size"),
+        ("box missing", "no usable BoxSize; give it with --box-size"),
         ("box negative", "BoxSize is -5"),
         ("box not a cube", "expected a cube"),
-        ("unit unclear", "--length_unit"),
+        ("unit unclear", "--length-unit"),
         ("redshift missing", "does not say its redshift; give it with --redshift"),
         ("redshift NaN", "Redshift is nan"),
         ("counts missing", "NumPart_ThisFile"),

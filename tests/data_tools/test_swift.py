@@ -124,7 +124,7 @@ def test_missing_part_is_named(tmp_path: Path, positions: np.ndarray):
     [
         (lambda f: f["Cosmology"].attrs.update({"Cosmological run": [0]}), "no cosmological run"),
         (lambda f: f["Cosmology"].attrs.pop("h"), "'h' in /Cosmology is missing"),
-        (lambda f: f.pop("Units"), "in /Units is missing.*--length_unit"),
+        (lambda f: f.pop("Units"), "in /Units is missing.*--length-unit"),
         (lambda f: f["Header"].attrs.update({"BoxSize": [100.0, 100.0, 50.0]}), "expected a cube"),
         (lambda f: f["PartType1/Coordinates"].attrs.update({"a-scale exponent": [0.0]}), "not comoving"),
         (lambda f: f["Header"].attrs.update({"Scale-factor": [0.5]}), "contradicts itself"),
@@ -145,5 +145,5 @@ def test_neutrinos_are_the_seventh_type(tmp_path: Path, positions: np.ndarray):
     order = write_swift(tmp_path / "snap.hdf5", positions, particle_type=6)
     found = np.concatenate(list(open_snapshot(tmp_path / "snap.hdf5", particle_type=6).positions()))
     np.testing.assert_allclose(found, positions[order] * H, rtol=1e-12)
-    with pytest.raises(UserError, match=r"no dark matter.*--particle_type 6 \(4000 neutrino"):
+    with pytest.raises(UserError, match=r"no dark matter.*--particle-type 6 \(4000 neutrino"):
         open_snapshot(tmp_path / "snap.hdf5")
