@@ -22,8 +22,8 @@ from cosmogan.statistics.cross_spectrum import measure_pairs
 from cosmogan.statistics.histogram import Histogram, Tail
 from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
+from cosmogan.statistics.peaks import LEAST_SMOOTHING_OF_VOIDS, Peaks, Voids
 from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
-from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.statistics.scattering import SMALLEST_SIDE as SMALLEST_SIDE_OF_SCATTERING
 from cosmogan.statistics.scattering import (
@@ -38,7 +38,7 @@ from cosmogan.validation.comparison import Comparison, InputFile, StatisticCompa
 from cosmogan.validation.copies import compare_copies
 from cosmogan.validation.diversity import compare_diversity
 from cosmogan.validation.means import compare_statistic
-from cosmogan.validation.notes import notes_on_coherence, notes_on_files
+from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_training
 from cosmogan.validation.partners import compare_partners
 from cosmogan.validation.score import SampleComparison
 from cosmogan.validation.two_sample import compare_two_sample
@@ -140,6 +140,11 @@ def compare_candidates(
         others = {name: stack.enter_context(SliceReader(path)) for name, path in candidates.items()}
         further = None if floor is None else stack.enter_context(SliceReader(floor))
         learnt = None if training is None else stack.enter_context(SliceReader(training))
+        if learnt is not None and learnt.path.resolve() == simulation.path.resolve():
+            raise UserError(
+                f"{learnt.path}: is given for training and as the reference; compare with simulations that the mocks "
+                "were not learnt from"
+            )
         # Before the work, not after it.
         for reader in (*others.values(), *(extra for extra in (further, learnt) if extra is not None)):
             _require_comparable(reader, simulation)
@@ -201,6 +206,8 @@ def _compare(
     notes = notes_on_files(
         ours.file, ours.measured, theirs.file, theirs.measured, None if itself is None else itself.file
     )
+    if training is not None:
+        notes += notes_on_training(training, theirs.reader)
     entries: list[StatisticComparison] = []
     for statistic in statistics:
         entry = compare_statistic(
@@ -244,8 +251,8 @@ def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]
     """Return what every report holds, cheap and meaningful for counts and densities alike.
 
     Power spectrum, histogram and its tail, boundary length, Euler characteristic and, where slices are large enough for
-    any, peaks, bispectra and scattering coefficients. Not `Area`, which is the histogram again, nor `Voids`, which are
-    ill defined where many pixels are empty.
+    any, peaks, voids, bispectra and scattering coefficients. Not `Area`, which is the histogram again, nor `Voids` of
+    slices that were not smoothed, where most minima are ties.
     """
     n = metadata.n_pixels
     return (
@@ -253,6 +260,7 @@ def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]
         Histogram(),
         Tail(),
         *((Peaks(),) if n >= SMALLEST_SIDE_OF_PEAKS else ()),
+        *((Voids(),) if n >= SMALLEST_SIDE_OF_PEAKS and metadata.smoothing >= LEAST_SMOOTHING_OF_VOIDS else ()),
         BoundaryLength(),
         EulerCharacteristic(),
         *((EquilateralBispectrum(), IsoscelesBispectrum()) if n >= SMALLEST_SIDE_OF_TRIANGLES else ()),

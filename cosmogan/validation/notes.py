@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from cosmogan.slices import SliceReader
 from cosmogan.statistics.measurement import Measurement
 from cosmogan.validation.comparison import InputFile, StatisticComparison
 
@@ -33,7 +36,7 @@ def notes_on_files(
     n = reference.n_realisations
     if floor is not None and floor.n_realisations > n:
         notes.append(
-            f"Floor and errors of the reference, which has {n} realisation{'' if n == 1 else 's'}, are those of "
+            f"The reference has {n} realisation{'' if n == 1 else 's'}: floor and errors are taken from the "
             f"{floor.n_realisations} realisations in {floor.path}."
         )
     elif n == 1:
@@ -45,11 +48,13 @@ def notes_on_files(
     elif n < 4:
         notes.append(
             f"The reference holds {n} realisations, so its errors and the floor are themselves uncertain by about "
-            "half; more simulations of the same box can be given with --floor."
+            f"{'70%' if n == 2 else 'half'}; more simulations of the same box can be given with --floor."
         )
+    if floor is not None and floor.n_realisations <= n:
+        notes.append(f"{floor.path} has no more realisations than the reference and is not used for the floor.")
     for name, file, measured in (("mocks", mocks, mocks_measured), ("reference", reference, reference_measured)):
         if file.n_slices == 1:
-            notes.append(f"The {name} are a single slice: no error of their mean is known.")
+            notes.append(f"There is a single slice in the {name}: no error of its mean is known.")
         if measured.n_constant:
             notes.append(
                 f"{measured.n_constant} of {file.n_slices} slices of the {name} are constant "
@@ -61,9 +66,13 @@ def notes_on_files(
                 f"{_MEAN_TOLERANCE:.0%} for slices that sample the box."
             )
         if "not_trustworthy" in file.provenance:
-            notes.append(f"The {name} say of themselves: {str(file.provenance['not_trustworthy']).rstrip('.')}.")
+            notes.append(
+                f"The file of the {name} says of itself: {str(file.provenance['not_trustworthy']).rstrip('.')}."
+            )
         if not file.metadata.periodic:
-            notes.append(f"The {name} are cut from a larger box and not periodic: P(k) is biased by some percent.")
+            notes.append(
+                f"Slices of the {name} are cut from a larger box and not periodic: P(k) is biased by some percent."
+            )
     if mocks.metadata.assignment != reference.metadata.assignment:
         notes.append(
             f"Mass assignment differs: {mocks.metadata.assignment} for the mocks, {reference.metadata.assignment} for "
@@ -90,4 +99,21 @@ def notes_on_coherence(entry: StatisticComparison) -> tuple[str, ...]:
     return (
         f"Different slices of the mocks are alike: their coherence is {coherence.mocks_median:.2g} where that of the "
         f"reference is {coherence.reference_median:.2g}. Did the generator collapse, or were slices written twice?",
+    )
+
+
+def notes_on_training(training: SliceReader, reference: SliceReader) -> tuple[str, ...]:
+    """Return a warning if the reference may hold simulations that the mocks were learnt from.
+
+    Parameters
+    ----------
+    training, reference
+        Open slice files.
+    """
+    shared = np.intersect1d(training.realisation, reference.realisation)
+    if not len(shared):
+        return ()
+    return (
+        f"{training.path} and {reference.path} both hold realisation {', '.join(map(str, shared[:5]))}"
+        f"{', ...' if len(shared) > 5 else ''}: if these are the same simulations, the mocks know the test.",
     )

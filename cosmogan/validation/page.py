@@ -71,16 +71,20 @@ def _overall(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> 
 
 
 def _reading(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> str:
-    ranges = {judged_range(g[0], e): f"{e.statistic.title}, {box_title(g[0])}" for g in groups for e in g[0].statistics}
-    judged = "".join(f"<li>{escape(where)}: {escape(text)}</li>" for text, where in ranges.items())
+    judged = "".join(
+        f"<li>{escape(box_title(g[0]))}, {escape(e.statistic.title)}: {escape(judged_range(g[0], e))}</li>"
+        for g in groups
+        for e in g[0].statistics
+    )
     return (
         '<p class="soft">Differences are absolute. For a statistic with a range, such as P(k), the number is the '
-        "largest of the medians over its lower, middle and upper third in ln x. “Itself” is the same number between "
-        "disjoint sets of the simulation's realisations: what two simulation runs disagree by. A number passes if it "
-        "is at most what is asked or at most that, or fewer than "
-        f"{thresholds.significance:g} standard deviations beyond what perfect mocks would show against so few "
-        "simulations; more realisations make a harder test. Inconclusive: a single realisation does not say how far "
-        "simulations scatter. Where mocks compete, they stand in the order of the last row.</p>"
+        "median over one third of it in ln x: lower, middle or upper, whichever exceeds most what is allowed. In "
+        "brackets stands “itself”, the same number between disjoint sets of the simulation's realisations: what two "
+        "simulation runs disagree by. A number passes if it is at most what is asked or at most that, or fewer than "
+        f"{thresholds.significance:g} standard deviations (σ) beyond what perfect mocks would show against so few "
+        "simulations; more realisations make a harder test. Inconclusive: nobody knows how far simulations scatter. "
+        "The last row is the mean over rows of the number over the larger of asked and itself; mocks that compete "
+        "stand in its order.</p>"
         f'<details><summary>Judged bins</summary><ul class="soft">{judged}</ul></details>'
     )
 

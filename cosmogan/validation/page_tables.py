@@ -31,10 +31,8 @@ def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds)
     """
     judged = [sorted(((c, judge_all(c, thresholds)) for c in group), key=_rank) for group in groups]
     names = dict.fromkeys(name for group in judged for _, verdicts in group for name in verdicts)
-    top = "".join(
-        f'<th class="text" colspan="{len(group) + 1}">{escape(box_title(group[0][0]))}</th>' for group in judged
-    )
-    second = "".join("".join(f"<th>{escape(c.name)}</th>" for c, _ in group) + "<th>itself</th>" for group in judged)
+    top = "".join(f'<th class="text" colspan="{len(group)}">{escape(box_title(group[0][0]))}</th>' for group in judged)
+    second = "".join(f"<th>{escape(c.name)} (itself)</th>" for group in judged for c, _ in group)
     head = (
         f'<tr><th></th><th></th>{top}</tr><tr><th class="text">Difference to the simulation</th><th>asked</th>'
         f"{second}</tr>"
@@ -44,18 +42,13 @@ def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds)
         one = next(verdicts[name] for group in judged for _, verdicts in group if name in verdicts)
         cells = []
         for group in judged:
-            held = [verdicts.get(name) for _, verdicts in group]
-            cells += [_outcome_cell(verdict) for verdict in held]
-            floor = next((v.floor for v in held if v is not None), np.nan)
-            cells.append(f"<td>{in_units(floor, one.units)}</td>")
+            cells += [_outcome_cell(verdicts.get(name)) for _, verdicts in group]
         rows.append(
             f'<tr><td class="text">{escape(one.title)}</td><td>{in_units(one.threshold, one.units)}</td>'
             f"{''.join(cells)}</tr>"
         )
-    excess = "".join(
-        "".join(f"<td>{number(_rank(pair), figures=2)}</td>" for pair in group) + "<td></td>" for group in judged
-    )
-    rows.append(f'<tr class="aside"><td class="text">times what is asked, mean</td><td></td>{excess}</tr>')
+    excess = "".join(f"<td>{number(_rank(pair), figures=2)}</td>" for group in judged for pair in group)
+    rows.append(f'<tr class="aside"><td class="text">times asked or itself, mean</td><td></td>{excess}</tr>')
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -66,10 +59,9 @@ def _rank(pair: tuple[Comparison, dict[str, Verdict]]) -> float:
 def _outcome_cell(verdict: Verdict | None) -> str:
     if verdict is None:
         return "<td>-</td>"
-    text = in_units(verdict.value, verdict.units)
     # Colour is not all that tells a failure.
     mark = {"pass": "", "fail": " ✗", "inconclusive": " ?"}[verdict.outcome]
-    return f'<td class="{verdict.outcome}" title="{escape(verdict.text)}">{text}{mark}</td>'
+    return f'<td class="{verdict.outcome}" title="{escape(verdict.text)}">{escape(verdict.cell)}{mark}</td>'
 
 
 def details_table(comparison: Comparison, thresholds: Thresholds) -> str:

@@ -14,7 +14,7 @@ from cosmogan.statistics.power_spectrum import PowerSpectrum, power_spectrum
 from cosmogan.validation.score import SampleComparison, Score
 from cosmogan.validation.summary import split_in_thirds
 
-NAME, TITLE = "partners", "Coherence with partner slices"
+NAME, TITLE = "partners", "1 - coherence with partner slices"
 # Pixels of either file handled at a time: 32 pairs of 256 x 256.
 _PIXELS_AT_A_TIME = 2**21
 

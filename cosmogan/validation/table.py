@@ -38,8 +38,8 @@ def format_table(comparisons: Sequence[Comparison], thresholds: Thresholds) -> s
             passed = f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} pass"
             lines.append(f"{comparison.name}, {box_title(comparison)}: {worst_outcome(verdicts)}, {passed}")
     lines.append(
-        "itself: disjoint sets of the simulation's realisations against each other. Beyond that and its threshold, a "
-        f"difference of {thresholds.significance:g} sigmas fails."
+        "itself, or in brackets: disjoint sets of the simulation's realisations against each other. Beyond that and "
+        f"its threshold, a difference of {thresholds.significance:g} sigmas (σ) fails."
     )
     for group in groups:
         title = box_title(group[0])
@@ -100,20 +100,14 @@ def _ranked(group: Sequence[Comparison], thresholds: Thresholds) -> list[str]:
     judged = [(comparison, judge_all(comparison, thresholds)) for comparison in group]
     judged.sort(key=lambda pair: mean_excess(list(pair[1].values())))
     names = list(dict.fromkeys(name for _, verdicts in judged for name in verdicts))
-    rows: list[tuple[str, ...]] = [(box_title(group[0]), "itself", "asked", *(c.name for c, _ in judged))]
+    rows: list[tuple[str, ...]] = [(box_title(group[0]), "asked", *(c.name for c, _ in judged))]
     for name in names:
         held = [verdicts.get(name) for _, verdicts in judged]
         one = next(verdict for verdict in held if verdict is not None)
-        rows.append(
-            (
-                one.title,
-                in_units(one.floor, one.units),
-                in_units(one.threshold, one.units),
-                *("-" if v is None else in_units(v.value, v.units) + _MARKS[v.outcome] for v in held),
-            )
-        )
+        cells = ("-" if v is None else v.cell + _MARKS[v.outcome] for v in held)
+        rows.append((one.title, in_units(one.threshold, one.units), *cells))
     excesses = (number(mean_excess(list(verdicts.values())), figures=2) for _, verdicts in judged)
-    rows.append(("times what is asked, mean over rows", "", "", *excesses))
+    rows.append(("times asked or itself, mean over rows", "", *excesses))
     return _aligned(rows, left=(0,))
 
 

@@ -124,8 +124,8 @@ def compare_two_sample(
             )
         elif part.n_groups < _FEW:
             notes.append(
-                f"The two-sample test asks about {part.n_groups} realisations of the {name}, too few to know their "
-                f"own scatter: no sigmas are given below {_SIGMAS:g}. Eight realisations or more make it a test."
+                f"The two-sample test asks about {part.n_groups} realisations of the {name}, too few to trust "
+                f"its sigmas: fewer than {_SIGMAS:g} are not given. Eight realisations or more make it a test."
             )
     if reference.metadata.quantity != mocks.metadata.quantity:
         notes.append(

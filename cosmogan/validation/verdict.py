@@ -63,6 +63,15 @@ class Verdict:
         return self.value / allowed if allowed > 0 else (math.inf if self.value > 0 else 0.0)
 
     @property
+    def cell(self) -> str:
+        """The value and, in brackets, the floor and the sigmas of what exceeds it, for a narrow table."""
+        inside = [in_units(self.floor, self.units)] if math.isfinite(self.floor) else []
+        if self.excess > 1 and math.isfinite(self.sigmas):
+            inside.append(f"{max(self.sigmas, 0):.1f}σ")
+        value = in_units(self.value, self.units)
+        return f"{value} ({', '.join(inside)})" if inside else value
+
+    @property
     def text(self) -> str:
         """The outcome and what decided it, in one line."""
         if math.isnan(self.value):
@@ -75,7 +84,7 @@ class Verdict:
         )
         if self.excess > 1:
             if math.isfinite(self.sigmas):
-                text += f", {self.sigmas:.1f} sigmas"
+                text += f", {max(self.sigmas, 0):.1f} sigmas"
             elif not math.isfinite(self.floor):
                 text += ", scatter of simulations unknown"
         return text + (f", {self.where}" if self.where else "")

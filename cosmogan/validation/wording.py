@@ -66,19 +66,24 @@ def thirds_text(summary: Summary | None) -> str:
 
 
 def x_range(entry: StatisticComparison, low: float, high: float) -> str:
-    """Return such as ``"0.018-0.0882 h/Mpc"``."""
+    """Return such as ``"0.018-0.0882 h/Mpc"``; nothing for bins without an order."""
+    if entry.statistic.discrete:
+        return ""
     return f"{low:.3g}-{high:.3g} {entry.statistic.x_units}".rstrip()
 
 
 def judged_range(comparison: Comparison, entry: StatisticComparison) -> str:
     """Return which bins were judged, such as ``"k up to 0.9 of Nyquist: 0.0217-2.06 h/Mpc (0.0152-1.44 1/Mpc)"``."""
     text = entry.statistic.judged_text()
-    x = entry.x[entry.judged & np.isfinite(entry.x)]
-    if not len(x):
+    chosen = np.flatnonzero(entry.judged)
+    if not len(chosen):
         return f"{text}: none"
-    text += f": {x[0]:.3g}-{x[-1]:.3g} {entry.statistic.x_units}".rstrip()
+    if entry.statistic.discrete:
+        return text
+    x = entry.edges[[chosen[0], chosen[-1] + 1]]
+    text += f": {x[0]:.3g}-{x[1]:.3g} {entry.statistic.x_units}".rstrip()
     h = comparison.metadata.cosmology.h
     if entry.statistic.x_units == "h/Mpc" and h is not None:
         # k in 1/Mpc is k in h/Mpc times h.
-        text += f" ({x[0] * h:.3g}-{x[-1] * h:.3g} 1/Mpc)"
+        text += f" ({x[0] * h:.3g}-{x[1] * h:.3g} 1/Mpc)"
     return text

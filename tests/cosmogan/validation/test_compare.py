@@ -416,3 +416,15 @@ def test_the_same_seed_gives_the_same_numbers(mocks: Path, reference: Path) -> N
     np.testing.assert_array_equal(one.reference_error, same.reference_error)
     np.testing.assert_array_equal(one.sigmas, same.sigmas)
     assert not np.array_equal(one.sigmas, other.sigmas)
+
+
+def test_training_slices_must_not_judge(tmp_path: Path, mocks: Path, reference: Path) -> None:
+    with pytest.raises(UserError, match="given for training and as the reference"):
+        compare(mocks, reference, training=reference)
+    # Realisations 1 to 4 in both files may be the same simulations.
+    training = write_like(tmp_path / "train.h5", reference)
+    noted = compare(mocks, reference, training=training, n_bootstrap=10).notes
+    assert any("both hold realisation" in note for note in noted)
+    held = read_slices(reference)
+    write_slices(training, replace(held, realisation=held.realisation + 100), overwrite=True)
+    assert not any("both hold" in n for n in compare(mocks, reference, training=training, n_bootstrap=10).notes)

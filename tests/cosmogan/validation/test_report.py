@@ -310,7 +310,7 @@ class TestCommand:
         # The reference itself is nearest to the reference.
         assert held[1]["mean_excess"] == 0 < held[0]["mean_excess"]
         page = (out / "index.html").read_text(encoding="utf-8")
-        assert page.index("<th>second</th>") < page.index("<th>first</th>")
+        assert page.index("<th>second (itself)</th>") < page.index("<th>first (itself)</th>")
 
     def test_candidates_that_do_not_fit(self, files: list[str], tmp_path: Path) -> None:
         mocks, reference = files
