@@ -18,6 +18,7 @@ from torch import Tensor
 import cosmogan.networks.dcgan
 import cosmogan.networks.spectral_prior  # noqa: F401
 from cosmogan.card import model_card
+from cosmogan.devices import require_device
 from cosmogan.emulator_file import build_part, find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
 from cosmogan.errors import UserError
 from cosmogan.latents import by_block, latents
@@ -121,11 +122,7 @@ class Emulator:
             16-bit body.
         """
         path = find_emulator(name_or_path)
-        try:
-            torch.zeros(1, device=device)
-        # torch raises another kind for each way in which a device is not there.
-        except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-            raise UserError(f"device {str(device)!r}: cannot be used here; try 'cpu'") from None
+        require_device(device)
         if precision not in ("float32", "bfloat16"):
             raise UserError(f"precision: expected float32 or bfloat16, found {precision!r}")
         record, tensors = read_emulator_file(path)

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Modules by level; a module may import its own level and those below.
 LEVELS = [
-    {"errors", "units", "slices", "ranks", "processes", "shards"},
+    {"devices", "errors", "units", "slices", "ranks", "processes", "shards"},
     {"statistics", "transforms", "networks", "losses", "ema", "threads"},
     {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "onnx_file", "samples", "sizes"},
     {"generate", "mock_run", "baselines", "validation", "callbacks"},

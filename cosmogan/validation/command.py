@@ -70,6 +70,7 @@ def validate(
     UserError
         If the files do not belong together, cannot be compared, or ``out`` may not be written.
     """
+    from cosmogan.devices import require_device
     from cosmogan.validation.compare import compare_candidates
     from cosmogan.validation.report import require_report_folder, write_report
     from cosmogan.validation.table import format_table
@@ -77,7 +78,7 @@ def validate(
     from cosmogan.validation.verdict import judge_all, worst_outcome
 
     asked = load_thresholds(thresholds)
-    _require_device(device)
+    require_device(device)
     # Before the work, not after it.
     require_report_folder(out, overwrite=overwrite)
     boxes = _boxes(files or [], mocks or [], reference or [])
@@ -169,13 +170,3 @@ def _box_of(path: str, boxes: list[_Box]) -> _Box:
         f"{path} cannot be compared with any reference: {'. '.join(clauses)}. "
         "Make both with the same settings, or compare with another file"
     )
-
-
-def _require_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        expected = "cpu or cuda" if torch.cuda.is_available() else "cpu (no CUDA device is visible)"
-        raise UserError(f"device: {device!r} cannot be used here; expected {expected}") from None

@@ -43,7 +43,7 @@ def test_other_files_are_refused(tmp_path: Path, saved: Path):
 
 @pytest.mark.parametrize("device", ["warp", "cuda:77", "meta:x"])
 def test_a_device_that_is_not_there_is_refused(saved: Path, device: str):
-    with pytest.raises(UserError, match=f"device '{device}': cannot be used here"):
+    with pytest.raises(UserError, match=f"device: '{device}' cannot be used here"):
         Emulator.load(saved, device=device)
 
 
