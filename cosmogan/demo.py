@@ -33,7 +33,7 @@ def demo(
 
     Two sets of small N-body simulations are run with COLA, cut into slices, a GAN is trained on the slices of one part
     of the realisations, and its mocks are compared with the realisations that it never saw. Everything is made from
-    nothing; about eleven minutes on two CPU cores.
+    nothing; ten to fifteen minutes on two CPU cores.
 
     Parameters
     ----------

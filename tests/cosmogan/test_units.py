@@ -46,3 +46,9 @@ def test_format_gives_both_units():
 def test_impossible_cosmologies_are_refused(values: dict[str, float]):
     with pytest.raises(UserError, match="cosmology"):
         Cosmology(**values)
+
+
+@pytest.mark.parametrize("wrong", [{"h": 70.0}, {"sigma8": 81.0}, {"n_s": 96.0}])
+def test_parameters_in_other_units_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="cosmology: expected"):
+        Cosmology(**wrong)

@@ -552,3 +552,12 @@ def test_the_command_line_converts(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*words, "--redshift", "0"]) == 0
     assert capsys.readouterr().out.strip() == out
     assert check_slices(out) == []
+
+
+def test_large_floats_are_not_taken_for_counts(tmp_path: Path):
+    # Beyond 2^24 every float32 is a whole number: masses, not particles.
+    masses = (3e9 * np.random.default_rng(0).lognormal(size=(8, 8, 8))).astype(np.float32)
+    np.save(tmp_path / "mass.npy", masses)
+    with pytest.raises(UserError, match=r"mass\.npy.*say what the values are"):
+        convert([str(tmp_path / "mass.npy")], out=str(tmp_path / "out.h5"), layout="cubes", smoothing=1.0, **PLAIN)
+    assert not (tmp_path / "out.h5").exists()

@@ -76,6 +76,13 @@ def test_unit_of_length(tmp_path: Path, positions, box, unit_in_cm, asked, expec
     np.testing.assert_allclose(gather(snapshot), positions * (expected / 100), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("box", "asked"), [(100.0, "kpc/h"), (1e6, "Mpc/h")])
+def test_a_box_that_no_unit_makes_is_refused(tmp_path: Path, positions, box, asked):
+    write_hdf5(tmp_path / "snap.hdf5", positions * (box / 100), BoxSize=box)
+    with pytest.raises(UserError, match=r"snap\.hdf5: the box would be .* Mpc/h wide"):
+        open_snapshot(tmp_path / "snap.hdf5", length_unit=asked)
+
+
 def test_unit_follows_from_the_box_asked_for(tmp_path: Path, positions: np.ndarray):
     write_hdf5(tmp_path / "snap.hdf5", positions * 80, BoxSize=8000.0)
     assert open_snapshot(tmp_path / "snap.hdf5", box_size="8 Mpc/h").header.length_unit == 1e-3

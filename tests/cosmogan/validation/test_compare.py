@@ -332,8 +332,8 @@ def test_honest_simulations_seldom_fail() -> None:
         reference = common(8, 9, scatter=0.1, seed=2 * seed)
         mocks = common(8, 9, scatter=0.1, seed=2 * seed + 1)
         outcomes.append(judge(compare_statistic(Fake(9), mocks, reference, METADATA), asked(0.03)).outcome)
-    # Beyond 3 sigmas, stretched for eight realisations, lie well under 2% of them; 8 of 200 would be 4%.
-    assert outcomes.count("fail") <= 8
+    # Beyond 3 sigmas, stretched for eight realisations, lay 2 of 1000.
+    assert outcomes.count("fail") <= 3
     assert "inconclusive" not in outcomes
 
 
