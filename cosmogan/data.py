@@ -17,10 +17,17 @@ from cosmogan.slices import SliceMetadata, SliceReader, check_slices
 
 
 class SliceBatch(NamedTuple):
-    """Training slices and what their augmentation is seeded with."""
+    """The slices of one step that a process has, their seed, and their slots in the batch of all processes.
+
+    Slots ``first`` to ``first + len(density)`` of ``total`` are these; what is drawn for a slice depends on the seed
+    and the slot only, so that two processes of n slices see what one of 2 n sees.
+    """
 
     density: Tensor
     seed: int
+    first: int
+    total: int
+    conditions: Tensor | None = None
 
 
 class StepLoader:
@@ -77,7 +84,9 @@ class StepLoader:
         index = [orders[p // n_slices][p % n_slices] for p in position]
         # Twice as fast as plain indexing.
         chosen = self.density.index_select(0, torch.tensor(np.array(index)))
-        return SliceBatch(chosen, derive_seed(self.seed, step, self.rank))
+        return SliceBatch(
+            chosen, derive_seed(self.seed, step), self.rank * self.batch_size, self.world_size * self.batch_size
+        )
 
     def _order(self, turn: int) -> np.ndarray:
         return np.random.default_rng([self.seed, int(turn)]).permutation(len(self.density))
@@ -191,10 +200,11 @@ class SliceDataModule(L.LightningDataModule):
             return batch
         if not self.augment:
             return batch
-        return SliceBatch(augment(batch.density, seed=derive_seed(batch.seed, 1)), batch.seed)
+        seed = derive_seed(batch.seed, 1)
+        return batch._replace(density=augment(batch.density, seed=seed, first=batch.first, total=batch.total))
 
 
-def augment(slices: Tensor, *, seed: int) -> Tensor:
+def augment(slices: Tensor, *, seed: int, first: int = 0, total: int | None = None, turn: bool = True) -> Tensor:
     """Roll each periodic slice by a random shift and turn it by one of the 8 symmetries of the square.
 
     Parameters
@@ -203,6 +213,10 @@ def augment(slices: Tensor, *, seed: int) -> Tensor:
         Shape ``(n, side, side)``.
     seed
         Of the random numbers.
+    first, total
+        The slices are slots ``first`` to ``first + n`` of a batch of ``total``; the whole batch if None.
+    turn
+        Whether to turn, or only to roll.
 
     Returns
     -------
@@ -210,15 +224,18 @@ def augment(slices: Tensor, *, seed: int) -> Tensor:
     """
     n_slices, side = slices.shape[:2]
     generator = torch.Generator().manual_seed(seed)
-    shift = torch.randint(side, (2, n_slices, 1), generator=generator).to(slices.device)
-    turn = torch.randint(8, (n_slices,), generator=generator).to(slices.device)
+    own = slice(first, first + n_slices)
+    total = n_slices if total is None else total
+    shift = torch.randint(side, (2, total, 1), generator=generator)[:, own].to(slices.device)
+    symmetry = torch.randint(8, (total,), generator=generator)[own].to(slices.device)
     row, column = torch.arange(side, device=slices.device).expand(2, n_slices, side)
     row, column = (row + shift[0]) % side, (column + shift[1]) % side
-    # Two flips and a transpose, each or not, make the 8 symmetries.
-    row = torch.where((turn & 1).bool()[:, None], row.flip(1), row)
-    column = torch.where((turn & 2).bool()[:, None], column.flip(1), column)
+    if turn:
+        # Two flips and a transpose, each or not, make the 8 symmetries.
+        row = torch.where((symmetry & 1).bool()[:, None], row.flip(1), row)
+        column = torch.where((symmetry & 2).bool()[:, None], column.flip(1), column)
     rolled = slices[torch.arange(n_slices, device=slices.device)[:, None, None], row[:, :, None], column[:, None, :]]
-    return torch.where((turn & 4).bool()[:, None, None], rolled.transpose(1, 2), rolled)
+    return torch.where((symmetry & 4).bool()[:, None, None], rolled.transpose(1, 2), rolled) if turn else rolled
 
 
 def derive_seed(*words: int) -> int:

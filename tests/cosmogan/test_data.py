@@ -92,6 +92,29 @@ def test_augmentation_reaches_all_symmetries_and_all_shifts():
     assert len(seen) == 8 * 16
 
 
+def test_two_processes_augment_as_one():
+    whole = StepLoader(torch.randn(24, 8, 8), batch_size=12, steps_per_epoch=9, seed=3)
+    parts = [StepLoader(whole.density, batch_size=6, steps_per_epoch=9, seed=3, rank=r, world_size=2) for r in range(2)]
+    for step in range(5):
+
+        def moved(loader: StepLoader, step: int = step) -> torch.Tensor:
+            batch = loader.batch(step)
+            return augment(batch.density, seed=batch.seed, first=batch.first, total=batch.total)
+
+        torch.testing.assert_close(torch.cat([moved(part) for part in parts]), moved(whole), rtol=0, atol=0)
+
+
+def test_rolling_alone_keeps_the_orientation():
+    slices = torch.zeros(1, 4, 4)
+    slices[0, 0, 0], slices[0, 0, 1], slices[0, 1, 0] = 1.0, 2.0, 3.0
+    rolled = augment(slices.expand(800, 4, 4), seed=0, turn=False)
+    assert len({tuple(v.flatten().tolist()) for v in rolled}) == 16
+    for one in rolled:
+        row, column = (one == 1).nonzero()[0].tolist()
+        assert one[row, (column + 1) % 4] == 2
+        assert one[(row + 1) % 4, column] == 3
+
+
 def test_neighbours_stay_neighbours():
     # The periodic autocorrelation of a slice does not change under its symmetries, up to these symmetries.
     slices = torch.randn(20, 8, 8, generator=torch.Generator().manual_seed(0))
