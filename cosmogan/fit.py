@@ -23,8 +23,9 @@ from cosmogan.errors import UserError
 from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
 
-# Objectives are named in recipes by their class; they must have been imported to be known.
+# Objectives and penalties are named in recipes by their class; they must have been imported to be known.
 from cosmogan.losses.non_saturating import NonSaturating  # noqa: F401
+from cosmogan.losses.penalties import GradientNorm, ZeroCentred  # noqa: F401
 from cosmogan.losses.relativistic import Relativistic  # noqa: F401
 from cosmogan.losses.wasserstein import Wasserstein  # noqa: F401
 

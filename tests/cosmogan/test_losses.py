@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from cosmogan.losses.base import squared_gradient_norm
+from cosmogan.errors import UserError
 from cosmogan.losses.non_saturating import NonSaturating
+from cosmogan.losses.penalties import AbstractPenalty, GradientNorm, ZeroCentred, squared_gradient_norm
 from cosmogan.losses.pins import StatisticPins
 from cosmogan.losses.relativistic import Relativistic
 from cosmogan.losses.wasserstein import Wasserstein
@@ -58,23 +59,118 @@ def test_gradient_norm_of_a_linear_critic():
     torch.testing.assert_close(norm, torch.full((3,), 4.0))
 
 
-def test_gradient_penalty_by_hand_and_its_gradient():
+class QuadraticCritic(AbstractCritic):
+    """``D(x) = curvature / 2 * sum(x^2)``: its gradient is ``curvature * x``."""
+
+    def __init__(self, curvature: float) -> None:
+        super().__init__(2)
+        self.curvature = nn.Parameter(torch.tensor(curvature))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.curvature * values.square().flatten(1).sum(1)
+
+
+# Sums of squares 4 and 16, mean 10; and 1 and 0, mean 0.5.
+REAL_SLICES = torch.tensor([[[1.0, -1.0], [1.0, 1.0]], [[2.0, 2.0], [-2.0, 2.0]]])
+FAKE_SLICES = torch.tensor([[[0.0, 0.0], [0.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+NOT_LAZY = {"step": 0, "seed": 0}
+
+
+@pytest.mark.parametrize(("on", "mean_square"), [("real", 10.0), ("fake", 0.5), ("both", 10.5)])
+def test_zero_centred_penalty_by_hand_and_its_gradient(on, mean_square: float):
+    critic = QuadraticCritic(3.0)
+    penalty = ZeroCentred(0.2, on=on)(critic, REAL_SLICES, FAKE_SLICES, **NOT_LAZY)
+    # |grad D|^2 = curvature^2 sum(x^2); gamma / 2 = 0.1; the derivative of curvature^2 is 2 * 3.
+    assert penalty.item() == pytest.approx(0.1 * 9 * mean_square, rel=1e-6)
+    penalty.backward()
+    assert critic.curvature.grad.item() == pytest.approx(0.1 * 6 * mean_square, rel=1e-6)
+
+
+def test_gradient_norm_penalty_by_hand_and_its_gradient():
     critic = LinearCritic(0.5)
-    penalty = Wasserstein(weight=10.0).penalty(critic, torch.randn(3, 4, 4), torch.randn(3, 4, 4), step=0, seed=0)
+    penalty = GradientNorm(10.0)(critic, torch.randn(3, 4, 4), torch.randn(3, 4, 4), **NOT_LAZY)
     # |grad| = 2, so 10 (2 - 1)^2; d/dslope of 10 (4 slope - 1)^2 = 80 (4 slope - 1) = 80.
     assert penalty.item() == pytest.approx(10.0, rel=1e-5)
     penalty.backward()
     assert critic.slope.grad.item() == pytest.approx(80.0, rel=1e-5)
 
 
-def test_lazy_r1_and_r2_have_the_weight_of_every_step():
-    critic, slices = LinearCritic(0.5), torch.randn(3, 4, 4)
-    lazy = [Relativistic(gamma=2.0, every=4).penalty(critic, slices, slices, step=s, seed=0) for s in range(8)]
+def test_gradient_norm_is_finite_where_the_critic_is_flat():
+    critic = LinearCritic(0.0)
+    penalty = GradientNorm(10.0)(critic, REAL_SLICES, FAKE_SLICES, **NOT_LAZY)
+    assert penalty.item() == pytest.approx(10.0, rel=1e-5)
+    penalty.backward()
+    assert torch.isfinite(critic.slope.grad)
+
+
+def test_points_between_real_and_fake_are_uniform_and_each_slice_has_its_own():
+    class Recorder(QuadraticCritic):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            self.seen = values.detach()[:, 0, 0]
+            return super().forward(values)
+
+    critic, n = Recorder(1.0), 2000
+    real, fake = torch.zeros(n, 2, 2), torch.ones(n, 2, 2)
+    GradientNorm()(critic, real, fake, step=0, seed=7)
+    fraction = critic.seen
+    # Five standard errors of the mean (0.289 / sqrt(n)), of the variance and of the correlation of neighbours.
+    assert fraction.mean().item() == pytest.approx(0.5, abs=5 * 0.289 / n**0.5)
+    assert fraction.var().item() == pytest.approx(1 / 12, abs=5 * 0.075 / n**0.5)
+    neighbours = torch.corrcoef(torch.stack([fraction[1:], fraction[:-1]]))[0, 1]
+    assert abs(neighbours.item()) < 5 / n**0.5
+    # The second half of a batch, taken alone.
+    GradientNorm()(critic, real[n // 2 :], fake[n // 2 :], step=0, seed=7 + n // 2)
+    torch.testing.assert_close(critic.seen, fraction[n // 2 :], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [lambda n: ZeroCentred(2.0, every=n), lambda n: GradientNorm(10.0, every=n)])
+def test_lazy_penalties_have_the_weight_of_every_step(make):
+    critic = LinearCritic(0.5)
+    arguments = (critic, torch.randn(3, 4, 4), torch.randn(3, 4, 4))
+    lazy = [make(4)(*arguments, step=step, seed=0) for step in range(8)]
     assert [p is not None for p in lazy] == [True, False, False, False] * 2
-    eager = Relativistic(gamma=2.0, every=1).penalty(critic, slices, slices, step=3, seed=0)
-    # gamma / 2 (4 + 4) = 8 at every step, or four times as much at every fourth.
-    assert eager.item() == pytest.approx(8.0)
-    assert sum(p.item() for p in lazy if p is not None) == pytest.approx(8 * eager.item())
+    eager = [make(1)(*arguments, step=step, seed=0).item() for step in range(8)]
+    assert sum(p.item() for p in lazy if p is not None) == pytest.approx(sum(eager), rel=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [ZeroCentred(2.0), GradientNorm(10.0)])
+def test_penalties_are_float32_under_autocast_and_do_not_reach_the_slices(penalty: AbstractPenalty):
+    class ConvolvingCritic(AbstractCritic):
+        def __init__(self) -> None:
+            super().__init__(8)
+            self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 36, 1))
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.layers(values.unsqueeze(1)).squeeze(1)
+
+    torch.manual_seed(0)
+    critic, real, fake = ConvolvingCritic(), torch.randn(2, 8, 8), torch.randn(2, 8, 8, requires_grad=True)
+    expected, scores = penalty(critic, real, fake, **NOT_LAZY), critic(real)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        value = penalty(critic, real, fake, **NOT_LAZY)
+        # Twin: what the guard is for.
+        assert not torch.equal(critic(real).float(), scores)
+    assert value.dtype == torch.float32
+    assert value.requires_grad
+    assert value.item() == expected.item()
+    expected.backward()
+    assert fake.grad is None
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: ZeroCentred(0.0), "gamma: expected a positive number, found 0.0"),
+        (lambda: ZeroCentred(float("nan")), "gamma"),
+        (lambda: ZeroCentred(1.0, every=0), "every: expected at least 1"),
+        (lambda: ZeroCentred(1.0, on="noise"), "on: expected 'both', 'real' or 'fake', found 'noise'"),
+        (lambda: GradientNorm(-1.0), "weight: expected a positive number, found -1.0"),
+        (lambda: GradientNorm(1.0, every=-1), "every: expected at least 1"),
+    ],
+)
+def test_senseless_penalties_are_refused(make, expected: str):
+    with pytest.raises(UserError, match=expected):
+        make()
 
 
 def lognormal(n: int, seed: int) -> torch.Tensor:
