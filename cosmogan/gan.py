@@ -5,26 +5,40 @@ from __future__ import annotations
 import copy
 import json
 import math
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cosmogan.data import SliceBatch, SliceDataModule, augment, derive_seed
+from cosmogan.data import SliceBatch, SliceDataModule, StepLoader, augment, derive_seed
 from cosmogan.ema import update_average
 from cosmogan.errors import UserError
 from cosmogan.losses.base import AbstractObjective
+from cosmogan.losses.feature_matching import feature_matching
+from cosmogan.losses.penalties import AbstractPenalty
 from cosmogan.losses.pins import StatisticPins
-from cosmogan.networks.base import AbstractCritic, AbstractGenerator, count_parameters
+from cosmogan.networks.base import AbstractCritic, AbstractGenerator, count_parameters, full_precision
 from cosmogan.transforms import AbstractTransform
+
+# Steps between two looks at whether losses are finite: a look waits for the device.
+_CHECKED_EVERY = 50
+
+
+class Mocks(NamedTuple):
+    """Mocks of a step: 1 + delta, network values, and what the critic sees of these, each ``(n, side, side)``."""
+
+    density: Tensor
+    values: Tensor
+    seen: Tensor
 
 
 class CosmoGAN(L.LightningModule):
     """A generator, a critic and the objective they play.
 
-    Every random number of a step is derived from (seed, step, rank), so that a resumed run repeats an uninterrupted one
-    bit for bit on a CPU. Progress is counted in slices seen, over all processes.
+    Every random number of a step is derived from (seed, step, place in the batch over all processes): a resumed run
+    repeats an uninterrupted one bit for bit on a CPU, and two processes of n slices do what one of 2 n does, up to
+    rounding, where networks do not couple the slices of a batch. Progress counts the slices seen by all processes.
 
     Parameters
     ----------
@@ -34,22 +48,40 @@ class CosmoGAN(L.LightningModule):
         Their losses.
     transform
         Pixel value to network value; fitted on the training slices at the start.
+    penalty
+        On the gradient of the critic; none if None.
     pins
         Statistics of the mocks that are held to those of the training slices; none if None.
+    feature_matching
+        Weight of the squared distance of mean critic features of mocks and slices in the generator's loss.
     max_slices
         Length of the training in slices seen.
     generator_lr, critic_lr
         Learning rates of Adam.
     generator_warmup
         Slices over which the generator's rate rises from zero, so that an untrained critic does not lead it astray.
-    final_lr
-        Share of the learning rates that is left at the end, approached along a cosine.
+    final_lr, final_penalty
+        Share of the learning rates, and of the penalty, that is left at the end, approached along a cosine.
+    final_beta2
+        Second of ``betas`` at the end, approached along the same cosine; unchanged if None.
+    schedule_end
+        Share of ``max_slices`` at which the cosines end.
     betas
         Of Adam, for both networks.
     n_critic_steps
         Critic steps, each on fresh slices, per generator step.
+    n_microbatches
+        Parts in which a batch is computed, to save memory; mocks are then made twice per step.
+    max_gradient_norm
+        Longer gradients of a network are shortened to this; never if None.
     average_halflife
         Slices seen after which a generator's weights count half in the average that is validated and exported.
+    compile
+        Mode of ``torch.compile`` for both networks, or ``"none"``; ``"reduce-overhead"`` uses CUDA graphs. Gradient
+        penalties, which differentiate twice, are computed without.
+    turn_mocks
+        Whether mocks are turned by the 8 symmetries of the square before the critic sees them, as slices are. If not,
+        it sees where a generator prefers a direction.
     seed
         Of latents and penalties.
 
@@ -57,6 +89,11 @@ class CosmoGAN(L.LightningModule):
     ------
     UserError
         If the parts do not fit together.
+
+    References
+    ----------
+    Feature matching: Salimans et al. 2016, arXiv:1606.03498, section 3.1. Schedules of learning rate, beta2 and
+    penalty: Huang et al. 2025, arXiv:2501.05441, appendix.
     """
 
     def __init__(
@@ -65,36 +102,58 @@ class CosmoGAN(L.LightningModule):
         critic: AbstractCritic,
         objective: AbstractObjective,
         transform: AbstractTransform,
+        penalty: AbstractPenalty | None = None,
         pins: StatisticPins | None = None,
+        feature_matching: float = 0.0,
         max_slices: int = 100_000,
         generator_lr: float = 2e-4,
         critic_lr: float = 2e-4,
         generator_warmup: int = 0,
         final_lr: float = 1.0,
+        final_penalty: float = 1.0,
+        final_beta2: float | None = None,
+        schedule_end: float = 1.0,
         betas: tuple[float, float] = (0.0, 0.99),
         n_critic_steps: int = 1,
+        n_microbatches: int = 1,
+        max_gradient_norm: float | None = None,
         average_halflife: int = 5_000,
+        compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+        turn_mocks: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if objective.penalises_gradient and any(isinstance(m, nn.BatchNorm2d) for m in critic.modules()):
+        if penalty is not None and any(isinstance(m, nn.BatchNorm2d) for m in critic.modules()):
             raise UserError(
                 "model.critic: batch normalisation couples the slices of a batch, so that a gradient penalty means "
-                "nothing; set its normalisation to 'none' or choose an objective without penalty"
+                "nothing; set its normalisation to 'none' or model.penalty to null"
             )
         if generator.n_pixels != critic.n_pixels:
             raise UserError("model: generator and critic must have the same n_pixels")
-        for name, value in (("max_slices", max_slices), ("n_critic_steps", n_critic_steps)):
-            if value < 1:
-                raise UserError(f"model.{name}: expected at least 1, found {value}")
+        for name, count in (
+            ("max_slices", max_slices),
+            ("n_critic_steps", n_critic_steps),
+            ("n_microbatches", n_microbatches),
+            ("average_halflife", average_halflife),
+        ):
+            if count < 1:
+                raise UserError(f"model.{name}: expected at least 1, found {count}")
+        for name, share in (("final_lr", final_lr), ("final_penalty", final_penalty)):
+            if share < 0:
+                raise UserError(f"model.{name}: expected a share of at least 0, found {share}")
+        if not 0 < schedule_end <= 1:
+            raise UserError(f"model.schedule_end: expected a share between 0 and 1, found {schedule_end}")
         self.automatic_optimization = False
         self.generator, self.critic, self.transform, self.pins = generator, critic, transform, pins
         self.average = copy.deepcopy(generator).requires_grad_(False).eval()
-        self.objective = objective
+        self.objective, self.penalty, self.feature_matching = objective, penalty, feature_matching
         self.max_slices, self.n_critic_steps, self.seed = max_slices, n_critic_steps, seed
-        self.learning_rates, self.final_lr, self.betas = (generator_lr, critic_lr), final_lr, betas
-        self.generator_warmup = generator_warmup
+        self.learning_rates, self.betas, self.generator_warmup = (generator_lr, critic_lr), betas, generator_warmup
+        self.final_lr, self.final_penalty, self.schedule_end = final_lr, final_penalty, schedule_end
+        self.final_beta2 = betas[1] if final_beta2 is None else final_beta2
+        self.n_microbatches, self.max_gradient_norm = n_microbatches, max_gradient_norm
         self.average_halflife = average_halflife
+        self.compile_mode, self.turn_mocks = compile, turn_mocks
         # Counted here and not from global_step, which counts two per batch when there are two optimisers.
         self.n_slices_seen = self.n_steps = 0
         self.slice_metadata: dict[str, Any] = {}
@@ -122,54 +181,134 @@ class CosmoGAN(L.LightningModule):
             if self.pins is not None:
                 side = self.generator.training_latent_shape[-1] if self.generator.emits_density else data.n_pixels
                 self.pins.prepare(data.training, transform=self.transform, side=side)
+        if self.compile_mode != "none":
+            self.generator.compile(mode=self.compile_mode)
+            self.critic.compile(mode=self.compile_mode)
+
+    def on_train_start(self) -> None:
+        """Let the loader go on where the count of steps says, also in the middle of an epoch."""
+        cast(StepLoader, self.trainer.train_dataloader).step = self.n_steps
 
     def training_step(self, batch: SliceBatch, batch_idx: int) -> None:
         """Do one critic step and, every ``n_critic_steps``, one generator step on the same mocks."""
-        step = self.n_steps
-        seed = derive_seed(self.seed, step, self.global_rank)
+        step, seed = self.n_steps, derive_seed(self.seed, self.n_steps)
         generator_optimizer, critic_optimizer = cast(list[Any], self.optimizers())
-        self._set_learning_rates(generator_optimizer, critic_optimizer)
+        self._set_rates(generator_optimizer, critic_optimizer)
         generator_turn = (step + 1) % self.n_critic_steps == 0
         side = self.critic.patch_pixels
         real = self.transform(batch.density)[:, :side, :side]
-        with torch.set_grad_enabled(generator_turn):
-            density, values = self._mocks(len(real), seed)
-            # A periodic field has no preferred origin: roll it before the critic's patch is cut.
-            fake = augment(values, seed=derive_seed(seed, 1))[:, :side, :side]
+        latents = self._latents(batch, seed)
+        parts = [slice(int(p[0]), int(p[-1]) + 1) for p in torch.arange(len(real)).chunk(self.n_microbatches)]
+        shares = [(part.stop - part.start) / len(real) for part in parts]
+        # One part: the critic's mocks are those of the generator's step too.
+        kept: Mocks | None = None
+        logs: dict[str, Tensor] = {}
+
+        def add(name: str, value: Tensor, share: float) -> None:
+            logs[name] = logs.get(name, 0.0) + share * value.detach()
 
         # Critic step.
-        real_scores, fake_scores = self.critic(real), self.critic(fake.detach())
-        critic_loss = self.objective.critic_loss(real_scores, fake_scores)
         critic_optimizer.zero_grad()
-        penalty = self.objective.penalty(self.critic, real, fake.detach(), step=step, seed=derive_seed(seed, 2))
-        self.manual_backward(critic_loss if penalty is None else critic_loss + penalty)
-        critic_optimizer.step()
+        for part, share in zip(parts, shares, strict=True):
+            with torch.set_grad_enabled(generator_turn and len(parts) == 1):
+                kept = self._mocks(latents[part], batch, part, seed)
+            fake = kept.seen.detach()
+            real_scores, fake_scores = self.critic(real[part]), self.critic(fake)
+            critic_loss = self.objective.critic_loss(real_scores, fake_scores)
+            loss = critic_loss
+            if self.penalty is not None:
+                random = derive_seed(seed, 2) // 2 + batch.first + part.start
+                penalty = self.penalty(self.critic, real[part], fake, step=step, seed=random)
+                if penalty is not None:
+                    loss = loss + self._scheduled(self.final_penalty) * penalty
+                    add("penalty", penalty, share)
+            self.manual_backward(share * loss)
+            add("critic_loss", critic_loss, share)
+            add("real_score", real_scores.mean(), share)
+            add("fake_score", fake_scores.mean(), share)
+        self._step(critic_optimizer, self.critic)
         self.n_steps += 1
-        self.n_slices_seen += len(real) * self.trainer.world_size
-        logs = {"critic_loss": critic_loss, "real_score": real_scores.mean(), "fake_score": fake_scores.mean()}
-        if penalty is not None:
-            self.log("penalty", penalty.detach(), batch_size=len(real))
+        self.n_slices_seen += batch.total
 
         # Generator step.
         if generator_turn:
             self.critic.requires_grad_(False)
-            with torch.no_grad():
-                real_scores = self.critic(real)
-            generator_loss = self.objective.generator_loss(real_scores, self.critic(fake))
-            loss = generator_loss
-            if self.pins is not None:
-                pinned = self.pins(density, values)
-                loss = loss + pinned
-                logs["pins"] = pinned
             generator_optimizer.zero_grad()
-            self.manual_backward(loss)
-            generator_optimizer.step()
+            for part, share in zip(parts, shares, strict=True):
+                mocks = kept if len(parts) == 1 and kept else self._mocks(latents[part], batch, part, seed)
+                with torch.no_grad():
+                    real_scores = self.critic(real[part])
+                generator_loss = self.objective.generator_loss(real_scores, self.critic(mocks.seen))
+                loss = generator_loss
+                if self.pins is not None:
+                    pinned = self.pins(mocks.density, mocks.values)
+                    loss = loss + pinned
+                    add("pins", pinned, share)
+                if self.feature_matching:
+                    matched = feature_matching(self.critic, real[part], mocks.seen)
+                    loss = loss + self.feature_matching * matched
+                    add("feature_matching", matched, share)
+                self.manual_backward(share * loss)
+                add("generator_loss", generator_loss, share)
+            self._step(generator_optimizer, self.generator)
             self.critic.requires_grad_(True)
-            n_between = self.n_critic_steps * len(real) * self.trainer.world_size
-            update_average(self.average, self.generator, decay=0.5 ** (n_between / self.average_halflife))
-            logs["generator_loss"] = generator_loss
-        self.log_dict({name: value.detach() for name, value in logs.items()}, batch_size=len(real))
-        self.log("n_slices_seen", float(self.n_slices_seen), batch_size=len(real))
+            decay = 0.5 ** (self.n_critic_steps * batch.total / self.average_halflife)
+            update_average(self.average, self.generator, decay=decay)
+        if step % _CHECKED_EVERY == 0 and not all(torch.isfinite(value) for value in logs.values()):
+            raise UserError(self._divergence("losses"))
+        self.log_dict(logs, batch_size=len(real))
+        self.log("generator_rate", generator_optimizer.param_groups[0]["lr"], batch_size=len(real))
+        # Lightning takes this as the place of the row.
+        self.log("step", float(self.n_slices_seen), batch_size=len(real))
+
+    def _latents(self, batch: SliceBatch, seed: int) -> Tensor:
+        """Return the latents of this process's slices, each drawn with its own seed, on the device."""
+        random = torch.Generator(self.device)
+        latents = torch.empty(len(batch.density), *self.generator.training_latent_shape, device=self.device)
+        for slot, latent in enumerate(latents, start=batch.first):
+            # Seeds have 63 bits.
+            random.manual_seed((seed + slot) % 2**63)
+            latent.normal_(generator=random)
+        return latents
+
+    def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int) -> Mocks:
+        """Return the mocks of one part of a batch."""
+        made = self.generator(latent)
+        with full_precision(self.device.type):
+            if self.generator.emits_density:
+                density, values = made, self.transform(made)
+            else:
+                # Only the pins look at the density of a generator that makes network values.
+                density, values = (made if self.pins is None else self.transform.inverse(made)), made
+            # A periodic field has no preferred origin: roll it before the critic's patch is cut.
+            side = self.critic.patch_pixels
+            place = {"first": batch.first + part.start, "total": batch.total}
+            seen = augment(values, seed=derive_seed(seed, 1), turn=self.turn_mocks, **place)[:, :side, :side]
+        return Mocks(density, values, seen)
+
+    def _step(self, optimizer: Any, network: nn.Module) -> None:
+        if self.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
+        optimizer.step()
+
+    def _scheduled(self, final: float) -> float:
+        """Return the share of 1 that is left of a schedule that ends at ``final``."""
+        progress = min(1.0, self.n_slices_seen / (self.schedule_end * self.max_slices))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _set_rates(self, *optimizers: Any) -> None:
+        share = self._scheduled(self.final_lr)
+        rise = min(1.0, self.n_slices_seen / self.generator_warmup) if self.generator_warmup else 1.0
+        beta2 = self.final_beta2 + (self.betas[1] - self.final_beta2) * self._scheduled(0.0)
+        for optimizer, rate, factor in zip(optimizers, self.learning_rates, (rise * share, share), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = rate * factor, (self.betas[0], beta2)
+
+    def _divergence(self, what: str) -> str:
+        return (
+            f"training diverged before {self.n_slices_seen} slices: {what} are no longer finite. The last good "
+            "checkpoint is kept; lower model.generator_lr and model.critic_lr or raise the weight of model.penalty"
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop when enough slices have been seen."""
@@ -186,32 +325,12 @@ class CosmoGAN(L.LightningModule):
             If training has diverged; the checkpoints written before stay as they are.
         """
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
-            raise UserError(
-                f"training diverged before {self.n_slices_seen} slices: weights are no longer finite. The last good "
-                "checkpoint is kept; lower model.generator_lr and model.critic_lr or raise the objective's penalty"
-            )
+            raise UserError(self._divergence("weights"))
         self.average.calibrate(seed=self.seed)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Do nothing: the physics callback compares whole sets of slices."""
-
-    def _mocks(self, n_slices: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Return 1 + delta and network values of mocks, shape ``(n_slices, side, side)`` each."""
-        random = torch.Generator().manual_seed(seed)
-        latent = torch.randn(n_slices, *self.generator.training_latent_shape, generator=random).to(self.device)
-        made = self.generator(latent)
-        if self.generator.emits_density:
-            return made, self.transform(made)
-        # Only the pins look at the density of a generator that makes network values.
-        return (made if self.pins is None else self.transform.inverse(made)), made
-
-    def _set_learning_rates(self, *optimizers: Any) -> None:
-        progress = min(1.0, self.n_slices_seen / self.max_slices)
-        share = self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-        rise = min(1.0, self.n_slices_seen / self.generator_warmup) if self.generator_warmup else 1.0
-        for optimizer, rate, factor in zip(optimizers, self.learning_rates, (rise * share, share), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+        """Only note the place: the physics callback compares whole sets of slices."""
+        self.log("step", float(self.n_slices_seen), batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add, as text, what `cosmogan export` needs beside the weights."""

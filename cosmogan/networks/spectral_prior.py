@@ -258,7 +258,7 @@ class PatchCritic(AbstractCritic):
         layers: list[nn.Module] = [nn.Conv2d(4, width, 3, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
         for n_in, n_out in pairwise(channels):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
-        self.features = nn.Sequential(*layers)
+        self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(
             nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1, padding_mode=mode),
             nn.LeakyReLU(0.2),
@@ -274,7 +274,7 @@ class PatchCritic(AbstractCritic):
     def forward(self, values: Tensor) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
         patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
-        features = self.features(patches.contiguous(memory_format=torch.channels_last))
+        features = self.body(patches.contiguous(memory_format=torch.channels_last))
         spread = torch.sqrt(features.var(0, unbiased=False) + 1e-8).mean()
         plane = spread.expand(len(features), 1, *features.shape[-2:])
         return self.head(torch.cat([features, plane], 1)).squeeze(1)

@@ -22,6 +22,7 @@ from cosmogan.export import export_checkpoint, load_checkpoint
 from cosmogan.fit import fit
 from cosmogan.gan import CosmoGAN
 from cosmogan.losses.non_saturating import NonSaturating
+from cosmogan.losses.penalties import GradientNorm
 from cosmogan.losses.wasserstein import Wasserstein
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.slices import write_example
@@ -32,7 +33,8 @@ data: {batch_size: 4, slices_per_epoch: 24}
 model:
   generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
   critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
-  objective: {class_path: Relativistic, init_args: {gamma: 1.0, every: 2}}
+  objective: {class_path: Relativistic}
+  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
   transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
   pins: {class_path: StatisticPins}
   max_slices: 120
@@ -133,15 +135,20 @@ def test_kill_dash_nine_and_resume(tmp_path: Path, recipe: Path, example: Path):
 
 
 @pytest.mark.parametrize(
-    ("objective", "normalisation"), [(NonSaturating(), "batch"), (Wasserstein(), "none")], ids=["nonsaturating", "wgan"]
+    ("objective", "penalty", "normalisation"),
+    [(NonSaturating(), None, "batch"), (Wasserstein(), GradientNorm(), "none")],
+    ids=["nonsaturating", "wgan"],
 )
-def test_the_papers_networks_train_and_become_an_emulator(tmp_path: Path, example: Path, objective, normalisation: str):
+def test_the_papers_networks_train_and_become_an_emulator(
+    tmp_path: Path, example: Path, objective, penalty, normalisation: str
+):
     torch.manual_seed(0)
     module = CosmoGAN(
         DCGANGenerator(16, latent_size=8, width=4, bounded=False),
         DCGANCritic(16, width=4, normalisation=normalisation),
         objective,
         LogTransform(),
+        penalty,
         max_slices=48,
         n_critic_steps=2,
     )
@@ -163,7 +170,7 @@ def test_the_papers_networks_train_and_become_an_emulator(tmp_path: Path, exampl
 
 def test_batch_normalisation_under_a_gradient_penalty_is_refused():
     with pytest.raises(UserError, match="batch normalisation"):
-        CosmoGAN(DCGANGenerator(16), DCGANCritic(16), Wasserstein(), LogTransform())
+        CosmoGAN(DCGANGenerator(16), DCGANCritic(16), Wasserstein(), LogTransform(), GradientNorm())
 
 
 def test_the_average_halves_its_distance_in_a_half_life():
