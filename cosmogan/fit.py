@@ -24,6 +24,10 @@ from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
 
 # Objectives and penalties are named in recipes by their class; they must have been imported to be known.
+from cosmogan.losses.energy_based import EnergyBased  # noqa: F401
+from cosmogan.losses.hinge import Hinge  # noqa: F401
+from cosmogan.losses.least_squares import LeastSquares  # noqa: F401
+from cosmogan.losses.minimax import Minimax  # noqa: F401
 from cosmogan.losses.non_saturating import NonSaturating  # noqa: F401
 from cosmogan.losses.penalties import GradientNorm, ZeroCentred  # noqa: F401
 from cosmogan.losses.relativistic import Relativistic  # noqa: F401

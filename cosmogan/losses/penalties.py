@@ -147,5 +147,5 @@ def squared_gradient_norm(critic: AbstractCritic, values: Tensor) -> Tensor:
 def _require_positive(name: str, value: float) -> None:
     if not value > 0:
         raise UserError(
-            f"model.penalty.{name}: expected a positive number, found {value}; without model.penalty there is none"
+            f"model.penalty.{name}: expected a positive number, found {value}; for no penalty set model.penalty to null"
         )

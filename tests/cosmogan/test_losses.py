@@ -1,10 +1,17 @@
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
 from cosmogan.errors import UserError
+from cosmogan.losses.base import AbstractObjective
+from cosmogan.losses.energy_based import EnergyBased
+from cosmogan.losses.hinge import Hinge
+from cosmogan.losses.least_squares import LeastSquares
+from cosmogan.losses.minimax import Minimax
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import AbstractPenalty, GradientNorm, ZeroCentred, squared_gradient_norm
 from cosmogan.losses.pins import StatisticPins
@@ -25,32 +32,172 @@ class LinearCritic(AbstractCritic):
         return self.slope * values.flatten(1).sum(1)
 
 
-REAL, FAKE = torch.tensor([1.0, 2.0]), torch.tensor([0.0, -1.0])
+REAL, FAKE = (1.0, 2.0), (0.0, -1.0)
+# Sums of a few float32 numbers.
+ROUNDING = 1e-6
 
 
 def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-def test_non_saturating_by_hand():
-    loss = NonSaturating()
-    expected = (softplus(-1) + softplus(-2)) / 2 + (softplus(0) + softplus(-1)) / 2
-    assert loss.critic_loss(REAL, FAKE).item() == pytest.approx(expected, rel=1e-6)
-    assert loss.generator_loss(REAL, FAKE).item() == pytest.approx((softplus(0) + softplus(1)) / 2, rel=1e-6)
-    # A critic that cannot tell: Goodfellow's -log 4 with the sign of a loss.
-    assert loss.critic_loss(torch.zeros(2), torch.zeros(2)).item() == pytest.approx(math.log(4), rel=1e-6)
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
-def test_wasserstein_by_hand():
-    loss = Wasserstein()
-    assert loss.critic_loss(REAL, FAKE).item() == pytest.approx(-0.5 - 1.5)
-    assert loss.generator_loss(REAL, FAKE).item() == pytest.approx(0.5)
+class ByHand(NamedTuple):
+    """Losses of one pair of scores r, f and their derivatives; at the end the critic's loss if all scores are zero."""
+
+    objective: AbstractObjective
+    critic: Callable[[float, float], float]
+    critic_by_real: Callable[[float, float], float]
+    critic_by_fake: Callable[[float, float], float]
+    generator: Callable[[float, float], float]
+    generator_by_fake: Callable[[float, float], float]
+    undecided: float
 
 
-def test_relativistic_by_hand():
-    loss = Relativistic()
-    assert loss.critic_loss(REAL, FAKE).item() == pytest.approx((softplus(-1) + softplus(-3)) / 2, rel=1e-6)
-    assert loss.generator_loss(REAL, FAKE).item() == pytest.approx((softplus(1) + softplus(3)) / 2, rel=1e-6)
+OBJECTIVES = [
+    ByHand(
+        Minimax(),
+        lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
+        lambda r, f: sigmoid(r) - 1,
+        lambda r, f: sigmoid(f),
+        lambda r, f: math.log(1 - sigmoid(f)),
+        lambda r, f: -sigmoid(f),
+        # Minus the value -log 4 of Goodfellow's theorem 1.
+        math.log(4),
+    ),
+    ByHand(
+        NonSaturating(),
+        lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
+        lambda r, f: sigmoid(r) - 1,
+        lambda r, f: sigmoid(f),
+        lambda r, f: -math.log(sigmoid(f)),
+        lambda r, f: sigmoid(f) - 1,
+        math.log(4),
+    ),
+    ByHand(
+        LeastSquares(a=-1.0, b=2.0, c=0.5),
+        lambda r, f: ((r - 2) ** 2 + (f + 1) ** 2) / 2,
+        lambda r, f: r - 2,
+        lambda r, f: f + 1,
+        lambda r, f: (f - 0.5) ** 2 / 2,
+        lambda r, f: f - 0.5,
+        2.5,
+    ),
+    ByHand(
+        Hinge(),
+        lambda r, f: max(0, 1 - r) + max(0, 1 + f),
+        lambda r, f: -float(r < 1),
+        lambda r, f: float(f > -1),
+        lambda r, f: -f,
+        lambda r, f: -1.0,
+        2.0,
+    ),
+    ByHand(
+        EnergyBased(margin=3.0),
+        lambda r, f: -r + max(0, 3 - -f),
+        lambda r, f: -1.0,
+        lambda r, f: float(-f < 3),
+        lambda r, f: -f,
+        lambda r, f: -1.0,
+        3.0,
+    ),
+    ByHand(
+        Wasserstein(),
+        lambda r, f: f - r,
+        lambda r, f: -1.0,
+        lambda r, f: 1.0,
+        lambda r, f: -f,
+        lambda r, f: -1.0,
+        0.0,
+    ),
+    ByHand(
+        Relativistic(),
+        lambda r, f: softplus(f - r),
+        lambda r, f: -sigmoid(f - r),
+        lambda r, f: sigmoid(f - r),
+        lambda r, f: softplus(r - f),
+        lambda r, f: -sigmoid(r - f),
+        math.log(2),
+    ),
+]
+
+
+@pytest.mark.parametrize("by_hand", OBJECTIVES, ids=lambda by_hand: type(by_hand.objective).__name__)
+def test_objective_and_its_gradients_by_hand(by_hand: ByHand):
+    def mean(function: Callable[[float, float], float]) -> float:
+        return sum(function(r, f) for r, f in zip(REAL, FAKE, strict=True)) / 2
+
+    def each(function: Callable[[float, float], float]) -> torch.Tensor:
+        return torch.tensor([function(r, f) / 2 for r, f in zip(REAL, FAKE, strict=True)])
+
+    real, fake = (torch.tensor(scores, requires_grad=True) for scores in (REAL, FAKE))
+    loss = by_hand.objective.critic_loss(real, fake)
+    assert loss.item() == pytest.approx(mean(by_hand.critic), rel=ROUNDING)
+    by_real, by_fake = torch.autograd.grad(loss, (real, fake))
+    torch.testing.assert_close(by_real, each(by_hand.critic_by_real), rtol=ROUNDING, atol=0)
+    torch.testing.assert_close(by_fake, each(by_hand.critic_by_fake), rtol=ROUNDING, atol=0)
+    loss = by_hand.objective.generator_loss(real, fake)
+    assert loss.item() == pytest.approx(mean(by_hand.generator), rel=ROUNDING)
+    by_real, by_fake = torch.autograd.grad(loss, (real, fake), allow_unused=True)
+    assert by_real is None
+    torch.testing.assert_close(by_fake, each(by_hand.generator_by_fake), rtol=ROUNDING, atol=0)
+    undecided = by_hand.objective.critic_loss(torch.zeros(3), torch.zeros(3))
+    assert undecided.item() == pytest.approx(by_hand.undecided, rel=ROUNDING)
+
+
+# Critic's loss if it is wrong, if it is right, and the generator's loss on the slices of the latter.
+SURE = {
+    "Minimax": (200.0, 0.0, 0.0),
+    "NonSaturating": (200.0, 0.0, 100.0),
+    "LeastSquares": ((102**2 + 101**2) / 2, (98**2 + 99**2) / 2, 100.5**2 / 2),
+    "Hinge": (202.0, 0.0, 100.0),
+    "EnergyBased": (203.0, -100.0, 100.0),
+    "Wasserstein": (200.0, -200.0, 100.0),
+    "Relativistic": (200.0, 0.0, 200.0),
+}
+
+
+@pytest.mark.parametrize("by_hand", OBJECTIVES, ids=lambda by_hand: type(by_hand.objective).__name__)
+def test_objectives_bear_scores_of_a_hundred(by_hand: ByHand):
+    objective = by_hand.objective
+    wrong, right, generator = SURE[type(objective).__name__]
+    for sign, expected in ((-1.0, wrong), (1.0, right)):
+        real, fake = torch.tensor([sign * 100.0], requires_grad=True), torch.tensor([-sign * 100.0], requires_grad=True)
+        loss = objective.critic_loss(real, fake)
+        assert loss.item() == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
+        by_real, by_fake = torch.autograd.grad(loss, (real, fake))
+        assert torch.isfinite(by_real)
+        assert torch.isfinite(by_fake)
+        # A critic that is wrong must still learn.
+        assert sign > 0 or (by_real < -0.5 and by_fake > 0.5)
+        loss = objective.generator_loss(real, fake)
+        (by_fake,) = torch.autograd.grad(loss, fake)
+        assert torch.isfinite(by_fake)
+    assert loss.item() == pytest.approx(generator, rel=ROUNDING, abs=ROUNDING)
+
+
+def test_only_minimax_leaves_a_losing_generator_without_gradient():
+    real = torch.tensor([20.0])
+    for by_hand in OBJECTIVES:
+        fake = torch.tensor([-20.0], requires_grad=True)
+        (gradient,) = torch.autograd.grad(by_hand.objective.generator_loss(real, fake), fake)
+        assert (gradient.item() < -0.5) is not isinstance(by_hand.objective, Minimax)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: LeastSquares(a=1.0), "label a of fake slices must be below b and c.* a = 1.0, b = 1.0"),
+        (lambda: LeastSquares(a=0.0, b=1.0, c=-1.0), "c = -1.0"),
+        (lambda: EnergyBased(margin=0.0), "margin: expected a positive energy, found 0.0"),
+    ],
+)
+def test_senseless_objectives_are_refused(make, expected: str):
+    with pytest.raises(UserError, match=expected):
+        make()
 
 
 def test_gradient_norm_of_a_linear_critic():

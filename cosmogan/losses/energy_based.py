@@ -1,0 +1,45 @@
+"""Energy based: low energy for real slices, at least a margin for fake ones."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from cosmogan.errors import UserError
+from cosmogan.losses.base import AbstractObjective
+
+
+class EnergyBased(AbstractObjective):
+    """The critic's energy, minus its score, is drawn to zero for real slices and pushed to the margin for fake ones.
+
+    The energy must not be negative, as the error of an autoencoder is not; with a critic whose scores can be positive
+    the loss has no lower bound. The pulling-away term of the reference is left out: it compares the slices of a batch
+    with each other, which is the task of a critic that sees their minibatch standard deviation.
+
+    Parameters
+    ----------
+    margin
+        Energy above which fake slices no longer concern the critic, in units of the energy.
+
+    Raises
+    ------
+    UserError
+        If ``margin`` is not positive.
+
+    References
+    ----------
+    Zhao, Mathieu and LeCun 2017, arXiv:1609.03126, eqs. 1 and 2.
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        if not margin > 0:
+            raise UserError(f"model.objective.margin: expected a positive energy, found {margin}")
+        self.margin = margin
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the energy of real slices and what fake ones lack to the margin; the margin at best if p = q."""
+        return functional.relu(self.margin + fake).mean() - real.mean()
+
+    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the energy of fake slices."""
+        return -fake.mean()
