@@ -140,16 +140,6 @@ class AbstractCritic(nn.Module, ABC):
     def forward(self, values: Tensor) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, patch_pixels, patch_pixels)``."""
 
-    def features(self, values: Tensor) -> Tensor:
-        """Return activations ``(n, n_features)``, float32, whose means feature matching compares.
-
-        Raises
-        ------
-        UserError
-            If the critic has none to offer.
-        """
-        raise UserError(f"model.feature_matching: {type(self).__name__} offers no features; choose another critic or 0")
-
 
 def full_precision(device_type: str) -> contextlib.AbstractContextManager[None]:
     """Return the context in which heads, transforms and statistics are computed: float32, whatever trains in bfloat16.
@@ -157,26 +147,12 @@ def full_precision(device_type: str) -> contextlib.AbstractContextManager[None]:
     bfloat16 keeps 8 bits: next to 1 it cannot tell a density of 2,000 from one of 4,000 in the paper's transform.
     Inputs made under autocast are still to be converted with ``.float()``.
     """
-    return torch.autocast(device_type, enabled=False)
+    # No context where there is no autocast: exporters would trace it into their graph.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = True) -> int:
     """Return the number of parameters, or of trainable ones only."""
     return sum(math.prod(p.shape) for p in module.parameters() if p.requires_grad or not trainable)
-
-
-def full_precision(device_type: str) -> AbstractContextManager[Any]:
-    """Return a context without autocast, for what must be computed in float32: the caller casts its inputs.
-
-    Heads, exponentials, point transforms, smoothing, Fourier transforms, losses and penalties belong there; bfloat16 has
-    three decimal digits.
-
-    Parameters
-    ----------
-    device_type
-        Such as ``tensor.device.type``.
-    """
-    # No context at all where none is needed: exporters trace contexts into the graph.
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

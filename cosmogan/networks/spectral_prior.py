@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cosmogan.errors import UserError
-from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate, thin
@@ -161,11 +161,13 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.mean_density.copy_(torch.stack([self.to_density(f).double().mean() for f in normalised]).mean())
 
     def color(self, noise: Tensor) -> Tensor:
-        """Give white noise ``(n, side, side)`` the spectrum of the prior."""
-        if self.matrices is not None:
-            return self.matrices(noise)
-        amplitude = self._amplitude(noise.shape[-1], torch.fft.rfftfreq)
-        return torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=noise.shape[-2:])
+        """Give white noise ``(n, side, side)`` the spectrum of the prior; always float32."""
+        with full_precision(noise.device.type):
+            noise = noise.float()
+            if self.matrices is not None:
+                return self.matrices(noise)
+            amplitude = self._amplitude(noise.shape[-1], torch.fft.rfftfreq)
+            return torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=noise.shape[-2:])
 
     def _amplitude(self, side: int, frequencies: Callable[..., Tensor]) -> Tensor:
         """Return the prior's filter over the whole plane (``fftfreq``) or the half plane (``rfftfreq``)."""
@@ -175,9 +177,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         return torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, self.prior_log_power))
 
     def to_density(self, field: Tensor) -> Tensor:
-        """Take a nearly normal field through the point transform and the smoothing to 1 + delta."""
-        unsmoothed = torch.exp(interpolate(field, self.normal, self.log_field))
-        return smooth(unsmoothed, self.kernel)
+        """Take a nearly normal field through the point transform and the smoothing to 1 + delta; always float32."""
+        with full_precision(field.device.type):
+            unsmoothed = torch.exp(interpolate(field.float(), self.normal, self.log_field))
+            return smooth(unsmoothed, self.kernel)
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Fit spectrum and point transform so that the mocks of the untrained network have the data's P(k) and pixels.
@@ -273,11 +276,20 @@ class PatchCritic(AbstractCritic):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
+        planes = self._planes(values)
+        spread = torch.sqrt(planes.to(values.dtype).var(0, unbiased=False) + 1e-8).mean().to(planes.dtype)
+        spread = spread.expand(len(planes), 1, *planes.shape[-2:])
+        joined = self.head[:-1](torch.cat([planes, spread], 1))
+        with full_precision(values.device.type):
+            return self.head[-1](joined.to(values.dtype)).squeeze(1)
+
+    def features(self, values: Tensor) -> Tensor:
+        """Return the means over places of the last convolution's activations: slices have no preferred origin."""
+        return self._planes(values).to(values.dtype).mean((2, 3))
+
+    def _planes(self, values: Tensor) -> Tensor:
         patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
-        features = self.body(patches.contiguous(memory_format=torch.channels_last))
-        spread = torch.sqrt(features.var(0, unbiased=False) + 1e-8).mean()
-        plane = spread.expand(len(features), 1, *features.shape[-2:])
-        return self.head(torch.cat([features, plane], 1)).squeeze(1)
+        return self.body(patches.contiguous(memory_format=torch.channels_last))
 
 
 class _MatrixFilter(nn.Module):
@@ -335,7 +347,9 @@ class _UNet(nn.Module):
         coarse = self.block3(functional.silu(self.down2(middle)))
         middle = functional.silu(self.up2(torch.cat([middle, functional.interpolate(coarse, scale_factor=2)], 1)))
         fine = functional.silu(self.up1(torch.cat([fine, functional.interpolate(middle, scale_factor=2)], 1)))
-        return functional.pixel_shuffle(self.leave(self.block4(fine)), 2).squeeze(1)
+        fine = self.block4(fine)
+        with full_precision(fine.device.type):
+            return functional.pixel_shuffle(self.leave(fine.to(self.leave.weight.dtype)), 2).squeeze(1)
 
 
 class _ResidualBlock(nn.Module):
