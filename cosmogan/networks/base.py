@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.errors import UserError
+from cosmogan.networks.tails import HeavyTails
 from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import AbstractTransform
 
@@ -23,6 +24,11 @@ class AbstractGenerator(nn.Module, ABC):
     ----------
     n_pixels
         Pixels along a side of the slices to make.
+    n_conditions
+        Numbers of order one that tell each slice what it is to be (box size, redshift, cosmology); 0 for none.
+    tails
+        Degrees of freedom, above 2, of Student's t, to which the latent numbers are mapped at the start; normal numbers
+        if None.
     """
 
     # Whether `forward` returns 1 + delta instead of network values.
@@ -30,9 +36,10 @@ class AbstractGenerator(nn.Module, ABC):
     # Sides of the slices that `resized` can make are multiples of this; None where the network makes one size only.
     side_multiple: int | None = None
 
-    def __init__(self, n_pixels: int) -> None:
+    def __init__(self, n_pixels: int, *, n_conditions: int = 0, tails: float | None = None) -> None:
         super().__init__()
-        self.n_pixels = n_pixels
+        self.n_pixels, self.n_conditions, self.tails = n_pixels, n_conditions, tails
+        self.heavy_tails = nn.Identity() if tails is None else HeavyTails(tails)
 
     @property
     @abstractmethod
@@ -45,8 +52,21 @@ class AbstractGenerator(nn.Module, ABC):
         return self.latent_shape
 
     @abstractmethod
-    def forward(self, latent: Tensor) -> Tensor:
-        """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``."""
+    def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``.
+
+        Parameters
+        ----------
+        latent
+            Standard normal numbers.
+        conditions
+            Shape ``(n, n_conditions)``; None exactly if there are none.
+
+        Raises
+        ------
+        UserError
+            If conditions are missing or superfluous.
+        """
 
     @property
     def bytes_per_pixel(self) -> int:
@@ -115,18 +135,20 @@ class AbstractCritic(nn.Module, ABC):
     ----------
     n_pixels
         Pixels along a side of the slices to judge.
+    n_conditions
+        Numbers of order one that tell what each slice should be; 0 for none.
     """
 
-    def __init__(self, n_pixels: int) -> None:
+    def __init__(self, n_pixels: int, *, n_conditions: int = 0) -> None:
         super().__init__()
-        self.n_pixels = n_pixels
+        self.n_pixels, self.n_conditions = n_pixels, n_conditions
 
     @property
     def patch_pixels(self) -> int:
         """Side of the patches that the critic sees; the whole slice by default."""
         return self.n_pixels
 
-    def features(self, values: Tensor) -> Tensor:
+    def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the activations that feature matching compares, shape ``(n, n_features)``.
 
         Raises
@@ -137,8 +159,21 @@ class AbstractCritic(nn.Module, ABC):
         raise UserError(f"model.feature_matching: {type(self).__name__} has no features to match; set the weight to 0")
 
     @abstractmethod
-    def forward(self, values: Tensor) -> Tensor:
-        """Return scores ``(n,)`` of network values ``(n, patch_pixels, patch_pixels)``."""
+    def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Return scores ``(n,)`` of network values ``(n, patch_pixels, patch_pixels)``.
+
+        Parameters
+        ----------
+        values
+            Of slices, or of patches of them.
+        conditions
+            Shape ``(n, n_conditions)``; None exactly if there are none.
+
+        Raises
+        ------
+        UserError
+            If conditions are missing or superfluous.
+        """
 
 
 def full_precision(device_type: str) -> contextlib.AbstractContextManager[None]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.errors import UserError
-from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
+from cosmogan.networks.conditions import Conditioning
 
 _N_LAYERS = 4
 _INITIAL_STD = 0.02
@@ -31,6 +32,10 @@ class DCGANGenerator(AbstractGenerator):
         Channels next to the image; eight times as many at the coarsest layer.
     bounded
         Whether a tanh closes the network, as the paper's transform to [-1, 1) needs; false for other transforms.
+    n_conditions
+        Conditions per slice.
+    tails
+        Degrees of freedom of Student's t for the latent vector; normal if None.
 
     Raises
     ------
@@ -38,8 +43,16 @@ class DCGANGenerator(AbstractGenerator):
         If ``n_pixels`` is not a multiple of 16.
     """
 
-    def __init__(self, n_pixels: int, latent_size: int = 200, width: int = 64, bounded: bool = True) -> None:
-        super().__init__(n_pixels)
+    def __init__(
+        self,
+        n_pixels: int,
+        latent_size: int = 200,
+        width: int = 64,
+        bounded: bool = True,
+        n_conditions: int = 0,
+        tails: float | None = None,
+    ) -> None:
+        super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
         self.latent_size, self.width, self.bounded = latent_size, width, bounded
         self.base_pixels = _coarsest(n_pixels)
         channels = [width * 2**level for level in reversed(range(_N_LAYERS))]
@@ -48,6 +61,7 @@ class DCGANGenerator(AbstractGenerator):
         for wide, narrow in pairwise(channels):
             layers += [_upsampling(wide, narrow), nn.BatchNorm2d(narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, _upsampling(channels[-1], 1))
+        self.conditioning = Conditioning(n_conditions, channels[0])
         self.apply(_initialise)
 
     @property
@@ -55,15 +69,19 @@ class DCGANGenerator(AbstractGenerator):
         """``(latent_size,)``."""
         return (self.latent_size,)
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return network values ``(n, n_pixels, n_pixels)`` of latents ``(n, latent_size)``."""
-        coarse = self.project(latent).unflatten(1, (-1, self.base_pixels, self.base_pixels))
-        values = self.layers(coarse).squeeze(1)
-        return torch.tanh(values) if self.bounded else values
+        coarse = self.project(self.heavy_tails(latent)).unflatten(1, (-1, self.base_pixels, self.base_pixels))
+        # Behind the BatchNorm, which would take away what all slices of a batch have in common.
+        features = self.layers[1:-1](self.conditioning(self.layers[0](coarse), conditions))
+        with full_precision(latent.device.type):
+            values = self.layers[-1](features.to(latent.dtype)).squeeze(1)
+            return torch.tanh(values) if self.bounded else values
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {name: getattr(self, name) for name in ("n_pixels", "latent_size", "width", "bounded")}
+        names = ("n_pixels", "latent_size", "width", "bounded", "n_conditions", "tails")
+        return {name: getattr(self, name) for name in names}
 
 
 class DCGANCritic(AbstractCritic):
@@ -77,6 +95,8 @@ class DCGANCritic(AbstractCritic):
         Channels of the first layer; eight times as many in the last.
     normalisation
         ``"batch"`` as in the paper, or ``"none"``, which objectives with a gradient penalty need.
+    n_conditions
+        Conditions per slice.
 
     Raises
     ------
@@ -84,8 +104,14 @@ class DCGANCritic(AbstractCritic):
         If ``n_pixels`` is not a multiple of 16.
     """
 
-    def __init__(self, n_pixels: int, width: int = 64, normalisation: Literal["batch", "none"] = "batch") -> None:
-        super().__init__(n_pixels)
+    def __init__(
+        self,
+        n_pixels: int,
+        width: int = 64,
+        normalisation: Literal["batch", "none"] = "batch",
+        n_conditions: int = 0,
+    ) -> None:
+        super().__init__(n_pixels, n_conditions=n_conditions)
         base_pixels = _coarsest(n_pixels)
         channels = [1] + [width * 2**level for level in range(_N_LAYERS)]
         layers: list[nn.Module] = []
@@ -94,11 +120,24 @@ class DCGANCritic(AbstractCritic):
             if normalisation == "batch":
                 layers.append(nn.BatchNorm2d(wide))
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * base_pixels**2, 1))
+        self.conditioning = Conditioning(n_conditions, channels[1])
+        # Layers before the conditions: those of the first convolution.
+        self._n_first = 3 if normalisation == "batch" else 2
         self.apply(_initialise)
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, n_pixels, n_pixels)``."""
-        return self.layers(values.unsqueeze(1)).squeeze(1)
+        flat = self.layers[-2](self._planes(values, conditions))
+        with full_precision(values.device.type):
+            return self.layers[-1](flat.to(values.dtype)).squeeze(1)
+
+    def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Return the means over places of the last convolution's activations, ``(n, 8 width)``."""
+        return self._planes(values, conditions).to(values.dtype).mean((2, 3))
+
+    def _planes(self, values: Tensor, conditions: Tensor | None) -> Tensor:
+        first = self.layers[: self._n_first](values.unsqueeze(1))
+        return self.layers[self._n_first : -2](self.conditioning(first, conditions))
 
 
 def _coarsest(n_pixels: int) -> int:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
+from cosmogan.networks.conditions import Conditioning
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate, thin
@@ -53,6 +54,11 @@ class SpectralPriorGenerator(AbstractGenerator):
         where slices are large.
     smoothing
         Sigma in pixels of the Gaussian that closes the network; taken from the data by `prepare`.
+    n_conditions
+        Conditions per slice.
+    tails
+        Degrees of freedom of Student's t for the noise given to the network; normal if None. The noise that is coloured
+        stays normal: the point transform, which makes the tail of the pixels, is fitted to a normal field.
 
     Raises
     ------
@@ -72,16 +78,22 @@ class SpectralPriorGenerator(AbstractGenerator):
     mean_density: Tensor
 
     def __init__(
-        self, n_pixels: int, width: int = 32, training_pixels: int | None = None, smoothing: float = 0.0
+        self,
+        n_pixels: int,
+        width: int = 32,
+        training_pixels: int | None = None,
+        smoothing: float = 0.0,
+        n_conditions: int = 0,
+        tails: float | None = None,
     ) -> None:
-        super().__init__(n_pixels)
+        super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
         self.width, self.training_pixels = width, training_pixels or n_pixels
         for name in ("n_pixels", "training_pixels"):
             if getattr(self, name) % _COARSENING:
                 raise UserError(
                     f"{name}: this generator needs a multiple of {_COARSENING}, found {getattr(self, name)}"
                 )
-        self.network = _UNet(width)
+        self.network = _UNet(width, n_conditions)
         # Set by `portable` only.
         self.matrices: nn.Module | None = None
         # Spectrum of the prior against |k| in cycles per pixel, up to the corner of the plane.
@@ -134,18 +146,18 @@ class SpectralPriorGenerator(AbstractGenerator):
         other.matrices = _MatrixFilter(self._amplitude(self.n_pixels, torch.fft.fftfreq))
         return other
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
-        field = self._field(latent)
+        field = self._field(latent, conditions)
         # Mean and variance of the field would drift first; they are normalised as in a batch normalisation.
         mean, std = (field.mean(), field.std()) if self.training else (self.field_mean, self.field_std)
         return self.to_density((field - mean) / std) / self.mean_density
 
-    def _field(self, latent: Tensor) -> Tensor:
-        prior = self.color(latent[:, 0])
+    def _field(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+        prior, noise = self.color(latent[:, 0]), self.heavy_tails(latent[:, 1])
         # The body may be in bfloat16; prior and correction are added in float32.
         body = self.network.leave.weight.dtype
-        return prior + self.network(prior.to(body), latent[:, 1].to(body)).to(prior.dtype)
+        return prior + self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
 
     def calibrate(self, *, seed: int) -> None:
         """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks."""
@@ -229,7 +241,8 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {name: getattr(self, name) for name in ("n_pixels", "width", "training_pixels", "smoothing")}
+        names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails")
+        return {name: getattr(self, name) for name in names}
 
 
 class PatchCritic(AbstractCritic):
@@ -244,14 +257,16 @@ class PatchCritic(AbstractCritic):
         periodic convolutions.
     width
         Channels at half resolution.
+    n_conditions
+        Conditions per slice.
 
     References
     ----------
     Minibatch standard deviation: Karras et al. 2018, arXiv:1710.10196, section 3.
     """
 
-    def __init__(self, n_pixels: int, patch: int = 64, width: int = 64) -> None:
-        super().__init__(n_pixels)
+    def __init__(self, n_pixels: int, patch: int = 64, width: int = 64, n_conditions: int = 0) -> None:
+        super().__init__(n_pixels, n_conditions=n_conditions)
         self.patch = min(patch, n_pixels)
         n_strided = round(math.log2(self.patch / 8))
         if self.patch != 8 * 2**n_strided:
@@ -262,6 +277,7 @@ class PatchCritic(AbstractCritic):
         for n_in, n_out in pairwise(channels):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
+        self.conditioning = Conditioning(n_conditions, width)
         self.head = nn.Sequential(
             nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1, padding_mode=mode),
             nn.LeakyReLU(0.2),
@@ -274,22 +290,23 @@ class PatchCritic(AbstractCritic):
         """Side of the patches that the critic sees."""
         return self.patch
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
-        planes = self._planes(values)
+        planes = self._planes(values, conditions)
         spread = torch.sqrt(planes.to(values.dtype).var(0, unbiased=False) + 1e-8).mean().to(planes.dtype)
         spread = spread.expand(len(planes), 1, *planes.shape[-2:])
         joined = self.head[:-1](torch.cat([planes, spread], 1))
         with full_precision(values.device.type):
             return self.head[-1](joined.to(values.dtype)).squeeze(1)
 
-    def features(self, values: Tensor) -> Tensor:
+    def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the means over places of the last convolution's activations: slices have no preferred origin."""
-        return self._planes(values).to(values.dtype).mean((2, 3))
+        return self._planes(values, conditions).to(values.dtype).mean((2, 3))
 
-    def _planes(self, values: Tensor) -> Tensor:
+    def _planes(self, values: Tensor, conditions: Tensor | None) -> Tensor:
         patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
-        return self.body(patches.contiguous(memory_format=torch.channels_last))
+        first = self.body[:2](patches.contiguous(memory_format=torch.channels_last))
+        return self.body[2:](self.conditioning(first, conditions))
 
 
 class _MatrixFilter(nn.Module):
@@ -325,8 +342,9 @@ class _MatrixFilter(nn.Module):
 class _UNet(nn.Module):
     """Correction to the prior field; zero at the start."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, n_conditions: int) -> None:
         super().__init__()
+        self.conditioning = Conditioning(n_conditions, width)
         self.enter = _convolution(8, width)
         self.block1 = _ResidualBlock(width)
         self.down1 = _convolution(width, 2 * width, stride=2)
@@ -340,9 +358,10 @@ class _UNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, prior: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, prior: Tensor, noise: Tensor, conditions: Tensor | None) -> Tensor:
         fine = torch.cat([functional.pixel_unshuffle(f.unsqueeze(1), 2) for f in (prior, noise)], 1)
-        fine = self.block1(functional.silu(self.enter(fine.contiguous(memory_format=torch.channels_last))))
+        fine = self.enter(fine.contiguous(memory_format=torch.channels_last))
+        fine = self.block1(functional.silu(self.conditioning(fine, conditions)))
         middle = self.block2(functional.silu(self.down1(fine)))
         coarse = self.block3(functional.silu(self.down2(middle)))
         middle = functional.silu(self.up2(torch.cat([middle, functional.interpolate(coarse, scale_factor=2)], 1)))
