@@ -13,7 +13,6 @@ import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cosmogan.callbacks.physics import PhysicsValidation
 from cosmogan.callbacks.progress import SliceProgress
@@ -22,6 +21,7 @@ from cosmogan.data import SliceDataModule
 from cosmogan.errors import UserError
 from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
+from cosmogan.log import run_loggers
 
 # Objectives and penalties are named in recipes by their class; they must have been imported to be known.
 from cosmogan.losses.energy_based import EnergyBased  # noqa: F401
@@ -97,8 +97,10 @@ class _FitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config
+        self._n_slices_seen = 0
         if config.ckpt_path is not None:
             seen = json.loads(load_checkpoint(Path(config.ckpt_path))["cosmogan"])["training"]["n_slices_seen"]
+            self._n_slices_seen = seen
             if seen >= config.model.max_slices:
                 raise UserError(
                     f"--ckpt_path {config.ckpt_path}: has seen {seen} slices, all that model.max_slices "
@@ -119,11 +121,8 @@ class _FitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         out = self.config.out
         self.config_init.trainer.default_root_dir = out
-        if self.config_init.trainer.logger is None:
-            self.config_init.trainer.logger = [
-                CSVLogger(out, name="", version=""),
-                TensorBoardLogger(out, name="", version=""),
-            ]
+        named = self.config_init.trainer.logger
+        self.config_init.trainer.logger = run_loggers(out, named, n_slices_seen=self._n_slices_seen)
         # Two, because `save_last` follows the best one and would leave out passes without a record.
         common: dict[str, Any] = {"dirpath": out, "save_on_train_epoch_end": False, "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor="score", mode="min", **common)

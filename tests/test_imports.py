@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 # Modules by level; a module may import its own level and those below.
 LEVELS = [
     {"devices", "errors", "units", "slices", "ranks", "processes", "shards"},
-    {"statistics", "transforms", "networks", "losses", "ema", "threads"},
+    {"statistics", "transforms", "networks", "losses", "ema", "threads", "stores", "conditions"},
     {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "onnx_file", "samples", "sizes"},
-    {"generate", "mock_run", "baselines", "validation", "callbacks"},
+    {"generate", "mock_run", "baselines", "validation", "callbacks", "log"},
     {"cli", "fit", "inspection", "demo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
