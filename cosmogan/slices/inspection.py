@@ -18,8 +18,15 @@ _BLOCK_BYTES = 2**26
 _LONGEST_SHOWN = 80
 
 
-def check_slices(path: str | Path) -> list[str]:
+def check_slices(path: str | Path, *, pixels: bool = True) -> list[str]:
     """Look for everything that can be wrong with a slice file, reading all of it once.
+
+    Parameters
+    ----------
+    path
+        A slice file.
+    pixels
+        Whether to look at the slices too, and not only at what stands beside them.
 
     Returns
     -------
@@ -47,22 +54,42 @@ def check_slices(path: str | Path) -> list[str]:
             if not np.isfinite(values).all():
                 first = int(np.argmax(~np.isfinite(values)))
                 problems.append(f"{path}: /conditions/{name} holds {values[first]} at slice {first}; expected a number")
+        if not pixels:
+            return problems
         try:
             size = max(1, _BLOCK_BYTES // (reader.metadata.n_pixels**2 * reader.dtype.itemsize))
             for start in range(0, reader.n_slices, size):
                 block = reader.stored(start, min(start + size, reader.n_slices))
-                problem = value_problem(block, offset=start)
-                damage = reader.damage(start, block)
-                if damage is not None:
-                    problems.append(damage)
-                    break
+                problem = pixel_problem(reader, start, block)
                 if problem is not None:
-                    hint = "densities are 1 + delta >= 0; was the inverse transform skipped?"
-                    problems.append(f"{path}: /slices holds {problem}; {hint}")
+                    problems.append(problem)
                     break
         except UserError as error:
             problems.append(str(error))
     return problems
+
+
+def pixel_problem(reader: SliceReader, start: int, stored: np.ndarray, *, verify: bool = True) -> str | None:
+    """Return a sentence on the first of some stored slices that is damaged or holds no densities; None for good ones.
+
+    Parameters
+    ----------
+    reader
+        Where they come from.
+    start
+        Number of the first of them.
+    stored
+        The slices, as `SliceReader.stored` returns them.
+    verify
+        Whether to compare them with their checksums.
+    """
+    damage = reader.damage(start, stored) if verify else None
+    if damage is not None:
+        return damage
+    problem = value_problem(stored, offset=start)
+    if problem is None:
+        return None
+    return f"{reader.path}: /slices holds {problem}; densities are 1 + delta >= 0; was the inverse transform skipped?"
 
 
 def describe_slices(path: str | Path) -> str:

@@ -7,6 +7,7 @@ import torch
 from cosmogan.data import SliceDataModule, StepLoader, augment, derive_seed
 from cosmogan.errors import UserError
 from cosmogan.slices import read_slices, write_example
+from cosmogan.stores import MemoryStore
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def test_impossible_values_are_refused(example: Path, values: dict[str, int]):
         SliceDataModule(str(example), **values)
 
 
-def numbered(n: int) -> torch.Tensor:
-    return torch.arange(float(n)).view(n, 1, 1).expand(n, 4, 4)
+def stored(n: int) -> MemoryStore:
+    return MemoryStore(torch.arange(float(n)).view(n, 1, 1).expand(n, 4, 4))
 
 
 def drawn(loader: StepLoader, n_steps: int) -> list[float]:
@@ -49,25 +50,25 @@ def drawn(loader: StepLoader, n_steps: int) -> list[float]:
 
 
 def test_every_slice_comes_once_before_any_comes_twice():
-    loader = StepLoader(numbered(10), batch_size=4, steps_per_epoch=100, seed=3)
+    loader = StepLoader(stored(10), batch_size=4, steps_per_epoch=100, seed=3)
     values = drawn(loader, 5)
     assert sorted(values[:10]) == sorted(values[10:]) == list(range(10))
     assert values[:10] != values[10:]
 
 
 def test_two_processes_share_the_slices():
-    ranks = [StepLoader(numbered(12), batch_size=3, steps_per_epoch=9, seed=3, rank=r, world_size=2) for r in range(2)]
+    ranks = [StepLoader(stored(12), batch_size=3, steps_per_epoch=9, seed=3, rank=r, world_size=2) for r in range(2)]
     assert sorted(drawn(ranks[0], 2) + drawn(ranks[1], 2)) == list(range(12))
 
 
 def test_a_loader_goes_on_where_its_state_was_saved():
-    one = StepLoader(numbered(10), batch_size=4, steps_per_epoch=6, seed=3)
+    one = StepLoader(stored(10), batch_size=4, steps_per_epoch=6, seed=3)
     everything = [b.density for b in one] + [b.density for b in one]
-    two = StepLoader(numbered(10), batch_size=4, steps_per_epoch=6, seed=3)
+    two = StepLoader(stored(10), batch_size=4, steps_per_epoch=6, seed=3)
     iterator = iter(two)
     for _ in range(4):
         next(iterator)
-    three = StepLoader(numbered(10), batch_size=4, steps_per_epoch=6, seed=3)
+    three = StepLoader(stored(10), batch_size=4, steps_per_epoch=6, seed=3)
     three.load_state_dict(two.state_dict())
     rest = [b.density for b in three] + [b.density for b in three]
     assert len(rest) == 8
@@ -93,8 +94,8 @@ def test_augmentation_reaches_all_symmetries_and_all_shifts():
 
 
 def test_two_processes_augment_as_one():
-    whole = StepLoader(torch.randn(24, 8, 8), batch_size=12, steps_per_epoch=9, seed=3)
-    parts = [StepLoader(whole.density, batch_size=6, steps_per_epoch=9, seed=3, rank=r, world_size=2) for r in range(2)]
+    whole = StepLoader(MemoryStore(torch.randn(24, 8, 8)), batch_size=12, steps_per_epoch=9, seed=3)
+    parts = [StepLoader(whole.slices, batch_size=6, steps_per_epoch=9, seed=3, rank=r, world_size=2) for r in range(2)]
     for step in range(5):
 
         def moved(loader: StepLoader, step: int = step) -> torch.Tensor:
