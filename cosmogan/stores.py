@@ -215,17 +215,23 @@ def choose_memory(wanted: Memory, n_bytes: int, *, device: torch.device, n_proce
     return "host" if n_bytes * n_processes <= HOST_SHARE * host_memory() else "file"
 
 
-def host_memory() -> int:
-    """Return the bytes of memory that this process may count on: what is free, within the limits of its job."""
+def host_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process may count on: what is free, within the limits of its batch job.
+
+    Parameters
+    ----------
+    root
+        Where to look for what Linux says.
+    """
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
-        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        meminfo = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
         found.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
-        # Limits of a batch job, on the group of its process or on one above it: control groups of either version.
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        # Limits are set on the control group of the process or on one above it, in version 1 or 2 of these.
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            root = Path("/sys/fs/cgroup", "memory" if "memory" in controllers.split(",") else "")
-            for folder in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
+            top = root / "sys/fs/cgroup" / ("memory" if "memory" in controllers.split(",") else "")
+            for folder in (top / group.lstrip("/"), *(top / group.lstrip("/")).parents):
                 for name in ("memory.max", "memory.limit_in_bytes"):
                     if (folder / name).is_file():
                         limit = (folder / name).read_text().strip()

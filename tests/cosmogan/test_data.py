@@ -1,13 +1,16 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from cosmogan import data
 from cosmogan.data import SliceDataModule, StepLoader, augment, derive_seed
 from cosmogan.errors import UserError
 from cosmogan.slices import read_slices, write_example
-from cosmogan.stores import MemoryStore
+from cosmogan.stores import FileStore, MemoryStore
+from tests.cosmogan.test_conditions import OMEGA_M, write_conditioned
 
 
 @pytest.fixture
@@ -18,14 +21,14 @@ def example(tmp_path: Path) -> Path:
 
 
 def test_the_split_is_by_realisation(example: Path):
-    data = SliceDataModule(str(example), n_validation=1, n_test=1)
-    assert data.training_realisations == [0, 1, 2]
-    assert data.validation_realisations == [3]
+    module = SliceDataModule(str(example), n_validation=1, n_test=1)
+    assert module.training_realisations == [0, 1, 2]
+    assert module.validation_realisations == [3]
     whole = read_slices(example)
     expected = whole.slices[whole.realisation == 3] / np.float32(8.0)
-    np.testing.assert_allclose(data.validation.numpy(), expected, rtol=1e-6)
-    assert len(data.training) == 18
-    assert data.n_pixels == 16
+    np.testing.assert_allclose(module.validation.numpy(), expected, rtol=1e-6)
+    assert len(module.training) == module.n_training == 18
+    assert module.n_pixels == 16
 
 
 def test_too_few_realisations_say_what_is_needed(example: Path):
@@ -126,3 +129,128 @@ def test_neighbours_stay_neighbours():
 
 def test_seeds_depend_on_every_word():
     assert len({derive_seed(0, 1), derive_seed(1, 0), derive_seed(0, 1, 0), derive_seed(0, 2)}) == 4
+
+
+def test_augmentation_passes_gradients_to_the_pixels_they_belong_to():
+    slices = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weights = torch.arange(320.0).view(5, 8, 8)
+    moved = augment(slices, seed=5)
+    (moved * weights).sum().backward()
+    # The weight of each pixel, found by its value.
+    assert slices.grad is not None
+    by_value = dict(zip(moved.flatten().tolist(), weights.flatten().tolist(), strict=True))
+    assert [by_value[v] for v in slices.flatten().tolist()] == slices.grad.flatten().tolist()
+
+
+@pytest.mark.parametrize("largest", [2**30, 6 * 4 * 16**2], ids=["all fitted", "sample fitted"])
+def test_training_does_not_depend_on_where_slices_lie(example: Path, monkeypatch, largest: int):
+    monkeypatch.setattr(data, "_FITTED_BYTES", largest)
+    runs = []
+    for memory in ("auto", "host", "file"):
+        module = SliceDataModule(str(example), batch_size=4, n_validation=2, slices_per_epoch=20, memory=memory)
+        loader = module.train_dataloader()
+        assert isinstance(loader.slices, FileStore if memory == "file" else MemoryStore)
+        runs.append((module, [*loader, *loader]))
+    (first, batches), *others = runs
+    assert [b.seed for b in batches] == [derive_seed(0, step) for step in range(10)]
+    for module, same in others:
+        for one, other in zip(batches, same, strict=True):
+            assert (one.seed, one.first, one.total) == (other.seed, other.first, other.total)
+            torch.testing.assert_close(one.density, other.density, rtol=0, atol=0)
+        torch.testing.assert_close(module.training, first.training, rtol=0, atol=0)
+        torch.testing.assert_close(module.validation, first.validation, rtol=0, atol=0)
+
+
+def test_large_sets_are_fitted_by_a_sample_of_every_realisation(example: Path, monkeypatch):
+    monkeypatch.setattr(data, "_FITTED_BYTES", 6 * 4 * 16**2)
+    module = SliceDataModule(str(example), batch_size=9, n_validation=2)
+    assert (module.n_training, len(module.training), len(module.validation)) == (18, 6, 6)
+    assert module.training_label.tolist() == [0, 0, 1, 1, 2, 2]
+    whole = read_slices(example).slices / np.float32(8)
+    places = [int(np.flatnonzero((whole == one).all((1, 2)))[0]) for one in module.training.numpy()]
+    assert [p // 6 for p in places] == module.training_label.tolist()
+    # Networks train on all of them.
+    loader = module.train_dataloader()
+    seen = torch.cat([loader.batch(0).density, loader.batch(1).density])
+    assert len({tuple(v.flatten().tolist()) for v in seen}) == 18
+
+
+def test_a_stopped_pass_goes_on_from_the_file(example: Path):
+    def loader() -> StepLoader:
+        return SliceDataModule(str(example), batch_size=4, slices_per_epoch=24, memory="file").train_dataloader()
+
+    whole = [b.density for b in loader()]
+    cut = loader()
+    iterator = iter(cut)
+    next(iterator), next(iterator)
+    # Batches that were read ahead do not count.
+    assert cut.state_dict() == {"step": 2}
+    iterator.close()
+    other = loader()
+    other.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(torch.stack([b.density for b in other]), torch.stack(whole[2:]), rtol=0, atol=0)
+
+
+def test_batches_larger_than_the_set_are_refused(example: Path):
+    SliceDataModule(str(example), batch_size=24)
+    with pytest.raises(UserError, match=r"batch_size: 25 is more than the 24 training slices of .*slices.h5"):
+        SliceDataModule(str(example), batch_size=25)
+    module = SliceDataModule(str(example), batch_size=24)
+    module.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=0, world_size=2, num_devices=2
+    )
+    with pytest.raises(UserError, match="24 in each of 2 processes is more than the 24"):
+        module.train_dataloader()
+
+
+def test_a_split_without_validation_is_refused(example: Path):
+    with pytest.raises(UserError, match=r"n_validation: expected at least 1, found 0; the checkpoint is chosen by"):
+        SliceDataModule(str(example), n_validation=0)
+
+
+def test_a_gpu_that_is_not_there_is_refused(example: Path):
+    with pytest.raises(UserError, match=r"data\.memory: 'device'"):
+        SliceDataModule(str(example), memory="device").train_dataloader()
+
+
+def test_conditions_come_with_their_slices(tmp_path: Path):
+    path = tmp_path / "conditioned.h5"
+    write_conditioned(path)
+    module = SliceDataModule(str(path), batch_size=8, conditions=["Omega_m"])
+    assert module.n_conditions == 1
+    assert module.conditions is not None
+    column = module.conditions.columns[0]
+    assert (column.mean, column.low, column.high) == (pytest.approx(0.25), 0.1, 0.4)
+    whole = read_slices(path)
+    for step in range(4):
+        batch = module.on_after_batch_transfer(module.train_dataloader().batch(step), 0)
+        for one, condition in zip(batch.density, batch.conditions, strict=True):
+            # Turned slices keep the sum of their pixels, nearly.
+            place = int(np.argmin(np.abs(whole.slices.sum((1, 2)) - one.sum().item())))
+            expected = (OMEGA_M[whole.realisation[place]] - column.mean) / column.scale
+            assert condition.tolist() == pytest.approx([expected])
+    assert module.validation_conditions is not None
+    assert module.validation_conditions[0].tolist() == pytest.approx([(0.5 - column.mean) / column.scale])
+    assert module.training_conditions is not None
+    assert (len(module.training_conditions), len(module.validation_conditions)) == (24, 6)
+    assert SliceDataModule(str(path)).train_dataloader().batch(0).conditions is None
+
+
+def test_a_file_that_changed_since_the_checkpoint_is_refused(tmp_path: Path):
+    path = tmp_path / "slices.h5"
+    write_conditioned(path)
+    state = SliceDataModule(str(path), conditions=["Omega_m"]).state_dict()
+    SliceDataModule(str(path), batch_size=3, conditions=["Omega_m"]).load_state_dict(state)
+    for changed, expected in (
+        (
+            {"n_validation": 2},
+            r"training realisations changed since the checkpoint: \[0, 1, 2, 3\] then, \[0, 1, 2\] now",
+        ),
+        ({"conditions": ["A_SN1"]}, "conditions changed since the checkpoint; resume with the file"),
+        ({"conditions": None}, "conditions changed"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            SliceDataModule(str(path), **{"conditions": ["Omega_m"]} | changed).load_state_dict(state)
+    write_example(path, n_realisations=5, n_slices=7)
+    with pytest.raises(UserError, match="number of slices changed since the checkpoint: 30 then, 35 now"):
+        SliceDataModule(str(path)).load_state_dict(state)
