@@ -14,11 +14,9 @@ from cosmogan.losses.least_squares import LeastSquares
 from cosmogan.losses.minimax import Minimax
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import AbstractPenalty, GradientNorm, ZeroCentred, squared_gradient_norm
-from cosmogan.losses.pins import StatisticPins
 from cosmogan.losses.relativistic import Relativistic
 from cosmogan.losses.wasserstein import Wasserstein
 from cosmogan.networks.base import AbstractCritic
-from cosmogan.transforms import LogTransform
 
 
 class LinearCritic(AbstractCritic):
@@ -318,48 +316,3 @@ def test_penalties_are_float32_under_autocast_and_do_not_reach_the_slices(penalt
 def test_senseless_penalties_are_refused(make, expected: str):
     with pytest.raises(UserError, match=expected):
         make()
-
-
-def lognormal(n: int, seed: int) -> torch.Tensor:
-    field = torch.exp(0.8 * torch.randn(n, 16, 16, generator=torch.Generator().manual_seed(seed)))
-    return field / field.mean()
-
-
-@pytest.fixture
-def pins():
-    transform = LogTransform()
-    density = lognormal(256, 0)
-    transform.fit(density)
-    made = StatisticPins(memory=64)
-    made.prepare(density, transform=transform, side=16)
-    return made, transform
-
-
-def test_pins_leave_right_mocks_alone_and_pull_wrong_ones(pins):
-    module, transform = pins
-    right = lognormal(256, 0)
-    assert module(right, transform(right)) < 1e-6
-    for _ in range(5):
-        wrong = (1.2 * (lognormal(64, 2) - 1) + 1).clamp_min(0.01).requires_grad_(True)
-        penalty = module(wrong, transform(wrong))
-    assert penalty > 0.01
-    (gradient,) = torch.autograd.grad(penalty, wrong)
-    # A step against the gradient brings the statistics back.
-    better = (wrong - 0.05 * gradient / gradient.abs().max()).detach()
-    for name in ("power", "distribution"):
-        getattr(module, f"running_{name}").copy_(getattr(module, f"target_{name}"))
-    module.memory = 1e-3
-    after = module(better, transform(better))
-    before = module(wrong.detach(), transform(wrong.detach()))
-    assert after < before
-
-
-def test_pins_see_a_density_that_is_five_per_cent_off(pins):
-    module, transform = pins
-    density = 1.05 * lognormal(256, 0)
-    for _ in range(20):
-        module(density, transform(density))
-    assert torch.log(module.running_mean / module.target_mean).item() == pytest.approx(math.log(1.05), rel=1e-3)
-    # P grows by the square.
-    ratio = module.running_power / module.target_power
-    torch.testing.assert_close(ratio, torch.full_like(ratio, 1.05**2), rtol=1e-3, atol=0)
