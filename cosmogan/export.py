@@ -14,11 +14,15 @@ from cosmogan.emulator_file import SUFFIX, shipped_emulators
 from cosmogan.errors import UserError
 from cosmogan.slices import require_absent
 
+# Far from the seeds that people use.
+_REFIT_SEED = 2**31 - 3
+
 
 def export(
     checkpoint: str,
     *,
     out: str | None = None,
+    refit: bool = False,
     onnx: str | None = None,
     pixels: int | None = None,
     overwrite: bool = False,
@@ -31,6 +35,10 @@ def export(
         A ``.ckpt`` file; for ONNX also an emulator file or the name of a shipped emulator.
     out
         Emulator file to write, ending in ``.safetensors``.
+    refit
+        Fit spectrum and pixel distribution of the trained generator's mocks to the training slices once more, some
+        minutes on a CPU; for generators with such a part (`SpectralPriorGenerator`). The emulator says that it was
+        done.
     onnx
         ONNX file to write, for programs without torch; needs the extra ``onnx``.
     pixels
@@ -56,9 +64,14 @@ def export(
     if path.suffix == SUFFIX or checkpoint in shipped_emulators():
         if out is not None:
             raise UserError(f"{path}: is an emulator already; expected a checkpoint for --out")
+        if refit:
+            raise UserError(f"{path}: --refit is for checkpoints; what comes out of it is another emulator")
         emulator = Emulator.load(checkpoint)
     else:
         emulator = _from_checkpoint(path)
+        if refit:
+            emulator.generator.refit(seed=_REFIT_SEED)
+            emulator.training["refitted"] = True
     if onnx is not None:
         require_absent(Path(onnx), overwrite=overwrite)
     if out is not None:

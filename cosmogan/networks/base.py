@@ -123,6 +123,21 @@ class AbstractGenerator(nn.Module, ABC):
             Of the latents.
         """
 
+    def refit(self, *, seed: int) -> None:
+        """Fit again what `prepare` has fitted, now that the network is trained; for generators with a fitted part.
+
+        Parameters
+        ----------
+        seed
+            Of the latents.
+
+        Raises
+        ------
+        UserError
+            If there is nothing to fit.
+        """
+        raise UserError(f"refit: {type(self).__name__} has nothing that is fitted to the slices; export it as it is")
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor that build this generator again."""

@@ -33,6 +33,9 @@ _KERNEL_REACH = 4.0
 _FIT_PIXELS = 2**21
 _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
+# As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
+_REFIT_PIXELS = 2**25
+_REFIT_ITERATIONS = 6
 # Pixels beyond a quantile below which it is not trusted.
 _RARE = 20
 _CALIBRATION_PIXELS = 2**21
@@ -73,6 +76,10 @@ class SpectralPriorGenerator(AbstractGenerator):
     normal: Tensor
     log_field: Tensor
     kernel: Tensor
+    target_power: Tensor
+    target_log_quantiles: Tensor
+    target_pixels: Tensor
+    log_power: Tensor
     field_mean: Tensor
     field_std: Tensor
     mean_density: Tensor
@@ -102,6 +109,12 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Point transform: normal value -> ln of the unsmoothed field.
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
+        # Of the training slices, and what was fitted to them, kept for `refit`.
+        n_bins = self._bins(torch.device("cpu")).n_bins
+        self.register_buffer("target_power", torch.ones(n_bins, dtype=torch.float64))
+        self.register_buffer("target_log_quantiles", torch.zeros(_N_KNOTS, dtype=torch.float64))
+        self.register_buffer("target_pixels", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("log_power", torch.zeros(n_bins, dtype=torch.float64))
         # Set by `calibrate`.
         self.register_buffer("field_mean", torch.zeros(()))
         self.register_buffer("field_std", torch.ones(()))
@@ -201,35 +214,62 @@ class SpectralPriorGenerator(AbstractGenerator):
         of its exponential.
         """
         self._set_smoothing(metadata.smoothing)
-        side = self.n_pixels
-        bins = radial_bins(side, to_corner=True).to(density.device)
-        # Target: the spectrum and the quantiles of the training slices.
-        target_power = _mean_power(density, bins)
-        probability = torch.special.ndtr(self.normal.double())
+        bins = self._bins(density.device)
         thinned = thin(density)
-        target_quantiles = _log_quantiles(thinned, probability)
-        knots = bins.centres.float() / side
-        log_power = torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30))
-        self.log_field.copy_(target_quantiles)
-        n_maps = max(16, _FIT_PIXELS // side**2)
-        generator = torch.Generator(density.device).manual_seed(seed)
+        # Target: the spectrum and the quantiles of the training slices.
+        self.target_power.copy_(_mean_power(density, bins))
+        self.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(self.normal.double())))
+        self.target_pixels.fill_(thinned.numel())
+        self.log_field.copy_(self.target_log_quantiles)
+        self._set_prior(torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30)))
+        n_maps = max(16, _FIT_PIXELS // self.n_pixels**2)
+        random = torch.Generator(density.device).manual_seed(seed)
         for iteration in range(_FIT_ITERATIONS):
-            self._set_prior(knots, log_power)
-            noise = torch.randn(n_maps, side, side, generator=generator, device=density.device)
-            mocks = self.to_density(self.color(noise))
+            noise = torch.randn(n_maps, self.n_pixels, self.n_pixels, generator=random, device=density.device)
             damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
-            ratio = torch.log(target_power / _mean_power(mocks, bins)).clamp(-3, 3)
-            log_power = log_power + damping * ratio
-            step = damping * (target_quantiles - _log_quantiles(mocks, probability))
-            # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
-            rare = torch.minimum(probability, 1 - probability) * min(thinned.numel(), mocks.numel()) < _RARE
-            known = (~rare).nonzero().flatten()
-            step = step[torch.arange(len(step), device=step.device).clamp(known[0], known[-1])]
-            self.log_field.copy_(_monotone(self.log_field + step.float()))
-            # The mean of the whole box is 1 by definition.
-            self.log_field -= torch.log(mocks.double().mean()).float()
+            self._correct(self.to_density(self.color(noise)), damping=damping)
 
-    def _set_prior(self, knots: Tensor, log_power: Tensor) -> None:
+    @torch.no_grad()
+    def refit(self, *, seed: int) -> None:
+        """Fit spectrum of the prior and point transform again, now of the trained network's mocks.
+
+        Training holds P(k) and pixels only as well as single batches show them.
+        """
+        if not self.target_pixels:
+            raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
+        device = self.prior_log_power.device
+        for _ in range(_REFIT_ITERATIONS):
+            self.calibrate(seed=seed)
+            # The same latents each time, so that the iteration settles.
+            random = torch.Generator().manual_seed(seed + 1)
+            latents = (
+                torch.randn(_FIT_BATCH, *self.latent_shape, generator=random)
+                for _ in range(max(1, _REFIT_PIXELS // (_FIT_BATCH * self.n_pixels**2)))
+            )
+            self._correct(torch.cat([self(latent.to(device)) for latent in latents]), damping=0.7)
+        self.calibrate(seed=seed)
+
+    def _bins(self, device: torch.device) -> RadialBins:
+        return radial_bins(self.n_pixels, to_corner=True).to(device)
+
+    def _correct(self, mocks: Tensor, *, damping: float) -> None:
+        """Move spectrum and point transform against the deviation of mocks from the targets."""
+        ratio = torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device))).clamp(-3, 3)
+        probability = torch.special.ndtr(self.normal.double())
+        step = damping * (self.target_log_quantiles - _log_quantiles(mocks, probability))
+        # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
+        n_pixels = min(int(self.target_pixels), mocks.numel())
+        known = (torch.minimum(probability, 1 - probability) * n_pixels >= _RARE).nonzero().flatten()
+        step = step[torch.arange(len(step), device=step.device).clamp(known[0], known[-1])]
+        self.log_field.copy_(_monotone(self.log_field + step.float()))
+        # The mean of the whole box is 1 by definition.
+        self.log_field -= torch.log(mocks.double().mean()).float()
+        self._set_prior(self.log_power + damping * ratio)
+
+    def _set_prior(self, log_power: Tensor) -> None:
+        """Take over ``ln P`` of the prior in the bins of the fit."""
+        self.log_power.copy_(log_power)
+        knots = self._bins(log_power.device).centres.float() / self.n_pixels
         table = interpolate(self.prior_wavenumber, knots, log_power.float())
         # Modes longer than the box: none were seen.
         table[self.prior_wavenumber < knots[0]] = log_power[0].float()
@@ -347,9 +387,9 @@ class _UNet(nn.Module):
         self.conditioning = Conditioning(n_conditions, width)
         self.enter = _convolution(8, width)
         self.block1 = _ResidualBlock(width)
-        self.down1 = _convolution(width, 2 * width, stride=2)
+        self.down1 = _halving(width, 2 * width)
         self.block2 = _ResidualBlock(2 * width)
-        self.down2 = _convolution(2 * width, 2 * width, stride=2)
+        self.down2 = _halving(2 * width, 2 * width)
         self.block3 = nn.Sequential(_ResidualBlock(2 * width), _ResidualBlock(2 * width))
         self.up2 = _convolution(4 * width, 2 * width)
         self.up1 = _convolution(3 * width, width)
@@ -380,8 +420,14 @@ class _ResidualBlock(nn.Module):
         return features + self.second(functional.silu(self.first(features)))
 
 
-def _convolution(n_in: int, n_out: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, padding_mode="circular")
+def _convolution(n_in: int, n_out: int) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, padding=1, padding_mode="circular")
+
+
+def _halving(n_in: int, n_out: int) -> nn.Conv2d:
+    # Four taps lie evenly about the two pixels that become one. Three would shift all towards one corner, and slices
+    # would lean to one diagonal.
+    return nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, padding_mode="circular")
 
 
 def smooth(field: Tensor, kernel: Tensor) -> Tensor:
