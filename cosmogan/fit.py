@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import sys
+import typing
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from cosmogan.callbacks.physics import PhysicsValidation
 from cosmogan.callbacks.progress import SliceProgress
+from cosmogan.checkpoint_file import CheckpointFile
 from cosmogan.cli import plain_message
 from cosmogan.data import SliceDataModule
 from cosmogan.errors import UserError
-from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
+from cosmogan.interruption import Interrupted, Interruption
 from cosmogan.log import run_loggers
 
 # Objectives and penalties are named in recipes by their class; they must have been imported to be known.
@@ -32,6 +38,13 @@ from cosmogan.losses.non_saturating import NonSaturating  # noqa: F401
 from cosmogan.losses.penalties import GradientNorm, ZeroCentred  # noqa: F401
 from cosmogan.losses.relativistic import Relativistic  # noqa: F401
 from cosmogan.losses.wasserstein import Wasserstein  # noqa: F401
+from cosmogan.ranks import find_rank
+from cosmogan.recipe_errors import SEE, explain, nameable
+from cosmogan.run_folder import Resumption, find_resumption, remove_checkpoints
+
+_FLAGS = ("--overwrite", "--resume", "--dry-run")
+# Of GANs with penalties: float16 overflows, and whole networks in bfloat16 lose the densest pixels.
+_PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16", None)
 
 
 def fit(words: list[str]) -> Path | None:
@@ -40,47 +53,98 @@ def fit(words: list[str]) -> Path | None:
     Parameters
     ----------
     words
-        ``--config NAME_OR_PATH --data.path slices.h5 [--out DIR] [--ckpt_path last.ckpt] [--overwrite]`` and any value
-        of the recipe by its dotted name.
+        ``--config NAME_OR_PATH --data.path slices.h5 [--out DIR] [--resume | --ckpt_path FILE | --overwrite]
+        [--dry-run]`` and any value of the recipe by its dotted name.
 
     Returns
     -------
-        The best checkpoint; None in all processes but the first.
+        The best checkpoint; None in all processes but the first, and after a dry run.
 
     Raises
     ------
     UserError
         If a key or a value is unknown, the data do not fit, or the run folder is in use.
+    SystemExit
+        With code 128 plus its number after a signal; ``last.ckpt`` holds the run as it was behind the last step.
     """
     words = [_find_recipes(word, before) for before, word in zip(["", *words], words, strict=False)]
-    words = ["--overwrite=true" if word == "--overwrite" else word for word in words]
+    words = _with_values(words)
     _quieten()
-    cli = _FitCLI(
-        CosmoGAN,
-        SliceDataModule,
-        run=False,
-        args=words,
-        seed_everything_default=0,
-        save_config_callback=SaveConfigCallback,
-        # A resumed run writes into its own folder; `_require_free` keeps others out.
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "enable_progress_bar": False},
-        auto_configure_optimizers=False,
-    )
-    cli.model.recipe = cli.parser.dump(cli.config)
-    checkpoint = cli.config.ckpt_path
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    if cli.trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        cli = _FitCLI(
+            CosmoGAN,
+            SliceDataModule,
+            run=False,
+            args=words,
+            seed_everything_default=0,
+            save_config_callback=SaveConfigCallback,
+            # A resumed run writes into its own folder; `find_resumption` keeps others out.
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "enable_progress_bar": False},
+            auto_configure_optimizers=False,
+        )
+    except _Complete as complete:
+        print(complete, file=sys.stderr)
+        return complete.best
+    if cli.dry:
+        if find_rank(os.environ)[0] == 0:
+            from cosmogan.dry_run import dry_run
+
+            print(dry_run(cli.model, cli.datamodule, cli.trainer, n_processes=cli.n_processes))
+        return None
+    _train(cli)
     return Path(cli.config.out) / "best.ckpt" if cli.trainer.is_global_zero else None
+
+
+def _train(cli: _FitCLI) -> None:
+    trainer, out = cli.trainer, Path(cli.config.out)
+    if cli.overwrite and trainer.is_global_zero:
+        remove_checkpoints(out)
+    checkpoint = None if cli.resumption is None else cli.resumption.path
+    try:
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted:
+        if trainer.is_global_zero:
+            cli.interruption.report(cli.model, out)
+        raise
+    except SystemExit:
+        # What Lightning makes of Ctrl-C.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UserError(
+            f"{checkpoint}: holds other networks than the recipe ({plain_message(str(error))[:200]} ...); go on with "
+            "the recipe that it was made with"
+        ) from None
+
+
+class _Complete(Exception):  # noqa: N818, because it is none
+    """There is nothing left to train."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(f"{out}: is complete already")
+        self.best = out / "best.ckpt"
 
 
 class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(f"{plain_message(message)}. See `cosmogan fit --help`")
+        options = [option.lstrip("-") for action in self._actions for option in action.option_strings]
+        if 'key "trainer.precision"' in message:
+            raise UserError(_precision_error(message.rsplit(": ", 1)[-1]))
+        raise UserError(explain(message, options=options, classes=_classes) + SEE)
+
+
+def _classes(key: str) -> list[type]:
+    hints = typing.get_type_hints(CosmoGAN.__init__)
+    return nameable(hints.get(key.rsplit(".", 1)[-1]))
 
 
 class _FitCLI(LightningCLI):
+    """Parses the words, finds out where the run starts, and builds module, data and trainer."""
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.pop("dump_header", None)
         parser = _Parser(prog="cosmogan fit", allow_abbrev=False, **kwargs)
@@ -89,54 +153,109 @@ class _FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/fit", help="run folder")
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="go on from this checkpoint")
+        parser.add_argument("--resume", type=bool, default=False, help="go on where --out has a checkpoint, or start")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="go on from this checkpoint; 'last' is that of --out"
+        )
         parser.add_argument("--overwrite", type=bool, default=False, help="start over in a run folder that is in use")
+        parser.add_argument(
+            "--dry_run", type=bool, default=False, help="print cost, memory, data split and steps; try one step of each"
+        )
         parser.add_lightning_class_args(PhysicsValidation, "validation")
         for network in ("generator", "critic"):
             parser.link_arguments("data.n_pixels", f"model.{network}.init_args.n_pixels", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config
-        self._n_slices_seen = 0
-        if config.ckpt_path is not None:
-            seen = json.loads(load_checkpoint(Path(config.ckpt_path))["cosmogan"])["training"]["n_slices_seen"]
-            self._n_slices_seen = seen
-            if seen >= config.model.max_slices:
+        out = Path(config.out)
+        self.dry, self.overwrite = bool(config.dry_run), bool(config.overwrite)
+        if config.trainer.precision not in _PRECISIONS:
+            raise UserError(_precision_error(config.trainer.precision))
+        self.resumption: Resumption | None = find_resumption(
+            out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite or self.dry
+        )
+        # Where a run started is no part of its recipe.
+        wished, config.ckpt_path, config.resume, config.overwrite, config.dry_run = (
+            config.resume,
+            None,
+            False,
+            False,
+            False,
+        )
+        self.recipe = self.parser.dump(config)
+        if self.resumption is not None:
+            self.resumption.require_recipe(self.recipe)
+            if self.resumption.n_slices_seen >= config.model.max_slices:
+                if wished:
+                    raise _Complete(out)
                 raise UserError(
-                    f"--ckpt_path {config.ckpt_path}: has seen {seen} slices, all that model.max_slices "
-                    f"({config.model.max_slices}) asks for; raise --model.max_slices to go on"
+                    f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
+                    f"model.max_slices ({config.model.max_slices}) asks for; raise --model.max_slices to go on"
                 )
-            changed = [w for w in self._words if w.startswith("--model.") and not w.startswith("--model.max_slices")]
-            if changed:
-                raise UserError(
-                    f"--ckpt_path together with {changed[0].split('=')[0]}: weights and settings of the checkpoint "
-                    "would win silently; resume with the settings it was made with, or start anew without --ckpt_path"
-                )
-        _require_free(Path(config.out), resumed=config.ckpt_path is not None, overwrite=config.overwrite)
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self._words: list[str] = list(args)
-        super().parse_arguments(parser, args)
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.model.recipe = self.recipe
+        data: SliceDataModule = self.datamodule
+        if self.resumption is not None:
+            self.resumption.require_data(data.metadata, data.path)
+        n_slices = data.n_training
+        # The data module would say so too, but in each process.
+        if data.batch_size * self.n_processes > n_slices:
+            raise UserError(
+                f"data.batch_size: {data.batch_size} in each of {self.n_processes} processes is more than the "
+                f"{n_slices} training slices of {data.path}; lower it, or train on more realisations"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        out = self.config.out
-        self.config_init.trainer.default_root_dir = out
-        named = self.config_init.trainer.logger
-        self.config_init.trainer.logger = run_loggers(out, named, n_slices_seen=self._n_slices_seen)
+        trainer, out = self.config_init.trainer, self.config.out
+        trainer.default_root_dir = out
+        seen = self.resumption.n_slices_seen if self.resumption else 0
+        trainer.logger = run_loggers(out, trainer.logger, n_slices_seen=seen)
         # Two, because `save_last` follows the best one and would leave out passes without a record.
         common: dict[str, Any] = {"dirpath": out, "save_on_train_epoch_end": False, "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor="score", mode="min", **common)
         last = ModelCheckpoint(filename="last", **common)
-        return super().instantiate_trainer(**kwargs, callbacks=[best, last, SliceProgress()])
+        self.interruption = Interruption()
+        try:
+            self._distribute(trainer)
+            return super().instantiate_trainer(**kwargs, callbacks=[best, last, SliceProgress(), self.interruption])
+        except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"trainer: {plain_message(str(error))} (see --trainer.accelerator, .devices, .num_nodes, .strategy)"
+            ) from None
 
-
-def _require_free(out: Path, *, resumed: bool, overwrite: bool) -> None:
-    used = [name for name in ("last.ckpt", "config.yaml") if (out / name).exists()]
-    if used and not resumed and not overwrite:
-        raise UserError(
-            f"{out}: holds a run already ({used[0]}); go on with --ckpt_path {out / 'last.ckpt'}, choose another "
-            "--out, or add --overwrite"
+    def _distribute(self, trainer: Namespace) -> None:
+        """Find out how many processes there will be, and how they work together."""
+        plugins = trainer.plugins or []
+        # `Interruption` puts jobs back into the queue.
+        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+        trainer.plugins = [*(plugins if isinstance(plugins, list) else [plugins]), *slurm, CheckpointFile()]
+        trial = L.Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            plugins=list(slurm),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
+        self.n_processes = trial.num_devices * trial.num_nodes
+        if self.n_processes == 1:
+            return
+        if trainer.strategy == "auto":
+            # Each loss of a GAN leaves the parameters of the other network without a gradient.
+            trainer.strategy = "ddp_find_unused_parameters_true"
+        if isinstance(trial.accelerator, CUDAAccelerator):
+            trainer.sync_batchnorm = True
+        elif any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()):
+            print(
+                "cosmogan fit: batch normalisation takes its means in each process; torch shares them on CUDA only",
+                file=sys.stderr,
+            )
 
 
 def find_recipe(name: str) -> Path:
@@ -165,6 +284,22 @@ def _find_recipes(word: str, before: str) -> str:
     if word.startswith("--config="):
         return f"--config={find_recipe(word.removeprefix('--config='))}"
     return word
+
+
+def _precision_error(found: object) -> str:
+    return (
+        f"trainer.precision: expected 32-true or bf16-mixed, found {found}; penalties overflow in float16, and "
+        "weights, densities and statistics need float32"
+    )
+
+
+def _with_values(words: list[str]) -> list[str]:
+    """Return the words with flags as the parser knows them: ``--dry-run`` is ``--dry_run=true``."""
+    plain = []
+    for word, behind in zip(words, [*words[1:], ""], strict=True):
+        flag = word in _FLAGS and behind not in ("true", "false")
+        plain.append(word.replace("-", "_").replace("__", "--", 1) + "=true" * flag if word in _FLAGS else word)
+    return plain
 
 
 def _quieten() -> None:

@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Modules by level; a module may import its own level and those below.
 LEVELS = [
-    {"devices", "errors", "units", "slices", "ranks", "processes", "shards"},
+    {"devices", "errors", "units", "slices", "ranks", "processes", "shards", "checkpoint_file"},
     {"statistics", "transforms", "networks", "losses", "ema", "threads", "stores", "conditions"},
     {"data", "gan", "emulator", "emulator_file", "card", "export", "latents", "onnx_file", "samples", "sizes"},
-    {"generate", "mock_run", "baselines", "validation", "callbacks", "log"},
-    {"cli", "fit", "inspection", "demo"},
+    {"generate", "mock_run", "baselines", "validation", "callbacks", "log", "interruption", "run_folder"},
+    {"cli", "fit", "inspection", "demo", "dry_run", "recipe_errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 MODEL = {

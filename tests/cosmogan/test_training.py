@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,10 +186,20 @@ def test_the_average_halves_its_distance_in_a_half_life():
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--model.lerning_rate", "1"], "lerning_rate"),
-        (["--model.max_slices", "many"], "max_slices"),
+        (["--model.critic_rl", "1"], "model.critic_rl: there is no such setting; did you mean model.critic_lr?"),
+        (["--model.max_slices", "many"], "model.max_slices: expected a whole number, found many"),
         (["--data.n_validation", "3"], "realisations found: 3"),
-        (["--model.max_slice", "64"], "max_slice"),
+        (
+            ["--model.critic.init_args.pach", "8"],
+            "model.critic.init_args.pach: there is no such .* did you mean patch?",
+        ),
+        (["--model.penalty.class_path", "R1"], "there is no R1; expected one of GradientNorm, ZeroCentred"),
+        (["--trainer.precision", "fp8"], "trainer.precision: expected 32-true or bf16-mixed, found fp8"),
+        (["--trainer.precision", "16-mixed"], "trainer.precision: expected 32-true or bf16-mixed, found 16-mixed"),
+        (["--trainer.accelerator", "tpu"], "trainer: .*torch_xla"),
+        (["--trainer.devices", "none"], "trainer: `devices` .* should be an int"),
+        (["--data.batch_size", "17"], "data.batch_size: 17 is more than the 16 training"),
+        (["--ckpt_path", "last"], "last.ckpt: no such checkpoint"),
         (["--model.critic.init_args.patch", "12"], "patch: the critic needs"),
         (["--config", "demo/box250"], "demo/box500"),
     ],
@@ -197,6 +208,21 @@ def test_bad_words_to_fit(tmp_path: Path, recipe: Path, example: Path, more: lis
     with pytest.raises(UserError, match=expected):
         fit(words(recipe, example, tmp_path / "run", *more))
     assert not list((tmp_path).glob("run/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("class_path: ZeroCentred, ", "", "model.penalty: expected class_path, one of GradientNorm, ZeroCentred"),
+        ("max_slices", "max_slice", "model.max_slice: there is no such setting; did you mean model.max_slices?"),
+        ("gamma: 1.0, ", "", "model.penalty.init_args.gamma: is missing"),
+        ("trainer:", "trainr:", "trainr.accelerator: there is no such setting; did you mean trainer.accelerator?"),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, recipe: Path, example: Path, old: str, new: str, expected: str):
+    recipe.write_text(RECIPE.replace(old, new))
+    with pytest.raises(UserError, match=re.escape(expected)):
+        fit(words(recipe, example, tmp_path / "run"))
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, recipe: Path, example: Path, monkeypatch):
@@ -219,20 +245,17 @@ def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path
     fit(words(recipe, example, tmp_path / "run"))
     with pytest.raises(UserError, match="--overwrite"):
         fit(words(recipe, example, tmp_path / "run"))
-    with pytest.raises(UserError, match=r"--ckpt_path together with --model.seed"):
-        fit(
-            words(
-                recipe,
-                example,
-                tmp_path / "run",
-                "--ckpt_path",
-                str(tmp_path / "run/last.ckpt"),
-                "--model.max_slices",
-                "240",
-                "--model.seed",
-                "2",
-            )
-        )
+    longer = ("--ckpt_path", "last", "--model.max_slices", "240")
+    for more, expected in (
+        (("--model.seed", "2"), r"model.seed: is 2 here and was 0 in .*last.ckpt"),
+        (("--model.critic.init_args.width", "8"), "model.critic.init_args.width: is 8 here and was 4"),
+        (("--data.n_validation", "2"), "data.n_validation: is 2 here and was 1"),
+        (("--overwrite",), "give one of them"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            fit(words(recipe, example, tmp_path / "run", *longer, *more))
+    with pytest.raises(UserError, match="holds a run already"):
+        fit(words(recipe, example, tmp_path / "run", "--ckpt_path", str(recipe)))
     fit(words(recipe, example, tmp_path / "run", "--overwrite"))
 
 

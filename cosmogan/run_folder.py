@@ -1,0 +1,138 @@
+"""The folder of a run: whether it is free, where to go on from, and whether that belongs to the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cosmogan.errors import UserError
+from cosmogan.export import load_checkpoint
+from cosmogan.slices import SliceMetadata
+
+LAST = "last.ckpt"
+# What may be another when a run goes on: its length, and how rather than what is computed.
+_FREE = {"model.max_slices", "model.compile", "model.n_microbatches"}
+# The order of the slices and which of them train; other keys of data say where and how the slices are held.
+_DATA = {"data.seed", "data.augment", "data.n_validation", "data.n_test", "data.slices_per_epoch"}
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A checkpoint to go on from.
+
+    Parameters
+    ----------
+    path
+        The file.
+    record
+        What `cosmogan fit` wrote into it as text.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def n_slices_seen(self) -> int:
+        """Slices seen when it was written."""
+        return int(self.record["training"]["n_slices_seen"])
+
+    def require_recipe(self, recipe: str) -> None:
+        """Refuse a recipe under which the weights of the checkpoint would be trained differently.
+
+        Parameters
+        ----------
+        recipe
+            The resolved configuration as YAML.
+
+        Raises
+        ------
+        UserError
+            If a setting of the model, or of the order of the slices, is another one.
+        """
+        former = dict(_leaves(yaml.safe_load(self.record["training"]["recipe"]) or {}))
+        for key, value in _leaves(yaml.safe_load(recipe)):
+            if key not in former or not (key in _DATA or (key.startswith("model.") and key not in _FREE)):
+                continue
+            if former[key] != value:
+                raise UserError(
+                    f"{key}: is {value} here and was {former[key]} in {self.path}; go on with the settings that it "
+                    "was made with, or start anew in another --out"
+                )
+
+    def require_data(self, metadata: SliceMetadata, path: Path) -> None:
+        """Refuse slices whose pixels mean something else than those that the checkpoint was trained on.
+
+        Raises
+        ------
+        UserError
+            If box, pixels, thickness or smoothing are others.
+        """
+        former, found = self.record["metadata"], metadata.to_dict()
+        for name in ("box_size", "n_pixels", "thickness", "smoothing"):
+            if former.get(name) != found.get(name):
+                raise UserError(
+                    f"{path}: {name} is {found.get(name)}, and was {former.get(name)} for {self.path}; go on with the "
+                    "slices that it was trained on"
+                )
+
+
+def find_resumption(out: Path, *, checkpoint: str | None, resume: bool, overwrite: bool) -> Resumption | None:
+    """Return the checkpoint to go on from, or None for a run that starts.
+
+    Parameters
+    ----------
+    out
+        The run folder.
+    checkpoint
+        A file, ``"last"`` for the last one of the run folder, or None.
+    resume
+        Go on where the run folder has a checkpoint, start where not.
+    overwrite
+        Start over in a folder that is in use.
+
+    Raises
+    ------
+    UserError
+        If the wishes contradict each other, there is no such checkpoint, or the folder holds another run.
+    """
+    if sum((checkpoint is not None, resume, overwrite)) > 1:
+        raise UserError("--ckpt_path, --resume and --overwrite: each says where to start; give one of them")
+    if resume:
+        path = out / LAST if (out / LAST).exists() else None
+    elif checkpoint == "last":
+        path = out / LAST
+    else:
+        path = None if checkpoint is None else Path(checkpoint)
+    own = path is not None and path.resolve().parent == out.resolve()
+    # A folder without a checkpoint is one that a run was stopped in before its first.
+    signs = (LAST,) if resume else (LAST, "config.yaml")
+    used = next((name for name in signs if (out / name).exists()), None)
+    if used and not own and not overwrite:
+        raise UserError(
+            f"{out}: holds a run already ({used}); go on with --resume, choose another --out, or add --overwrite"
+        )
+    if path is None:
+        return None
+    return Resumption(path, json.loads(load_checkpoint(path)["cosmogan"]))
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove the checkpoints of a run that is started over, lest the new one goes on from them."""
+    for path in (out / LAST, *out.glob("best*.ckpt")):
+        path.unlink(missing_ok=True)
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over dotted names and values; classes count by their name, wherever they are defined."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif name == "class_path":
+            yield f"{prefix}{name}", str(value).rsplit(".", 1)[-1]
+        else:
+            yield f"{prefix}{name}", value
