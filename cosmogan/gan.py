@@ -33,6 +33,23 @@ class Mocks(NamedTuple):
     seen: Tensor
 
 
+class _Told:
+    """A critic that is told the conditions of the slices it judges."""
+
+    def __init__(self, critic: AbstractCritic, conditions: Tensor) -> None:
+        self._critic, self._conditions = critic, conditions
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return self._critic(values, self._conditions)
+
+    def forward(self, values: Tensor) -> Tensor:
+        # As a penalty calls it: past what is compiled.
+        return self._critic.forward(values, self._conditions)
+
+    def features(self, values: Tensor) -> Tensor:
+        return self._critic.features(values, self._conditions)
+
+
 class CosmoGAN(L.LightningModule):
     """A generator, a critic and the objective they play.
 
@@ -130,6 +147,11 @@ class CosmoGAN(L.LightningModule):
             )
         if generator.n_pixels != critic.n_pixels:
             raise UserError("model: generator and critic must have the same n_pixels")
+        if generator.n_conditions != critic.n_conditions:
+            raise UserError(
+                f"model: the generator takes {generator.n_conditions} conditions and the critic {critic.n_conditions}; "
+                "give both the number of data.conditions as n_conditions"
+            )
         for name, count in (
             ("max_slices", max_slices),
             ("n_critic_steps", n_critic_steps),
@@ -172,6 +194,11 @@ class CosmoGAN(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Fit what is fitted, not learnt, on the training slices."""
         data: SliceDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.n_conditions != self.generator.n_conditions:
+            raise UserError(
+                f"data.conditions names {data.n_conditions} conditions, but the networks take "
+                f"{self.generator.n_conditions}; set n_conditions of generator and critic"
+            )
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
         with torch.no_grad():
@@ -212,13 +239,13 @@ class CosmoGAN(L.LightningModule):
         for part, share in zip(parts, shares, strict=True):
             with torch.set_grad_enabled(generator_turn and len(parts) == 1):
                 kept = self._mocks(latents[part], batch, part, seed)
-            fake = kept.seen.detach()
-            real_scores, fake_scores = self.critic(real[part]), self.critic(fake)
+            critic, fake = self._critic_of(batch, part), kept.seen.detach()
+            real_scores, fake_scores = critic(real[part]), critic(fake)
             critic_loss = self.objective.critic_loss(real_scores, fake_scores)
             loss = critic_loss
             if self.penalty is not None:
                 random = derive_seed(seed, 2) // 2 + batch.first + part.start
-                penalty = self.penalty(self.critic, real[part], fake, step=step, seed=random)
+                penalty = self.penalty(critic, real[part], fake, step=step, seed=random)
                 if penalty is not None:
                     loss = loss + self._scheduled(self.final_penalty) * penalty
                     add("penalty", penalty, share)
@@ -236,16 +263,17 @@ class CosmoGAN(L.LightningModule):
             generator_optimizer.zero_grad()
             for part, share in zip(parts, shares, strict=True):
                 mocks = kept if len(parts) == 1 and kept else self._mocks(latents[part], batch, part, seed)
+                critic = self._critic_of(batch, part)
                 with torch.no_grad():
-                    real_scores = self.critic(real[part])
-                generator_loss = self.objective.generator_loss(real_scores, self.critic(mocks.seen))
+                    real_scores = critic(real[part])
+                generator_loss = self.objective.generator_loss(real_scores, critic(mocks.seen))
                 loss = generator_loss
                 if self.pins is not None:
                     pinned = self.pins(mocks.density, mocks.values)
                     loss = loss + pinned
                     add("pins", pinned, share)
                 if self.feature_matching:
-                    matched = feature_matching(self.critic, real[part], mocks.seen)
+                    matched = feature_matching(critic, real[part], mocks.seen)
                     loss = loss + self.feature_matching * matched
                     add("feature_matching", matched, share)
                 self.manual_backward(share * loss)
@@ -261,6 +289,14 @@ class CosmoGAN(L.LightningModule):
         # Lightning takes this as the place of the row.
         self.log("step", float(self.n_slices_seen), batch_size=len(real))
 
+    def _critic_of(self, batch: SliceBatch, part: slice) -> AbstractCritic:
+        """Return the critic for one part of a batch."""
+        return (
+            self.critic
+            if batch.conditions is None
+            else cast(AbstractCritic, _Told(self.critic, batch.conditions[part]))
+        )
+
     def _latents(self, batch: SliceBatch, seed: int) -> Tensor:
         """Return the latents of this process's slices, each drawn with its own seed, on the device."""
         random = torch.Generator(self.device)
@@ -273,7 +309,7 @@ class CosmoGAN(L.LightningModule):
 
     def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int) -> Mocks:
         """Return the mocks of one part of a batch."""
-        made = self.generator(latent)
+        made = self.generator(latent, None if batch.conditions is None else batch.conditions[part])
         with full_precision(self.device.type):
             if self.generator.emits_density:
                 density, values = made, self.transform(made)

@@ -1,0 +1,207 @@
+"""The training step by itself: schedules, parts of a batch, clipping, what is drawn for which slice."""
+
+import math
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cosmogan.data import SliceBatch, SliceDataModule
+from cosmogan.errors import UserError
+from cosmogan.gan import CosmoGAN
+from cosmogan.losses.non_saturating import NonSaturating
+from cosmogan.losses.penalties import ZeroCentred
+from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.slices import write_example
+from cosmogan.transforms import LogTransform
+
+N_PIXELS = 16
+# Sums of float32 gradients in another order, through eight steps of Adam, which divides by their size.
+ROUNDING = 2e-3
+
+
+class LinearGenerator(AbstractGenerator):
+    """Couples nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(N_PIXELS)
+        self.layer = nn.Linear(3, N_PIXELS**2)
+
+    latent_shape = (3,)
+
+    def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+        return self.layer(latent).unflatten(1, (N_PIXELS, N_PIXELS))
+
+    def settings(self) -> dict[str, int]:
+        return {}
+
+
+class SmoothCritic(AbstractCritic):
+    """Couples nothing, and its gradient depends on the slice."""
+
+    def __init__(self) -> None:
+        super().__init__(N_PIXELS)
+        self.first, self.second = nn.Linear(N_PIXELS**2, 8), nn.Linear(8, 1)
+
+    def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
+        return torch.tanh(self.first(values.flatten(1)))
+
+    def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
+        return self.second(self.features(values)).squeeze(1)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gan") / "slices.h5"
+    write_example(path, n_realisations=3, n_slices=8)
+    return path
+
+
+def make(**settings) -> CosmoGAN:
+    torch.manual_seed(5)
+    parts = {"penalty": ZeroCentred(1.0, every=2), "max_slices": 48} | settings
+    return CosmoGAN(LinearGenerator(), SmoothCritic(), NonSaturating(), LogTransform(), **parts)
+
+
+def train(module: CosmoGAN, example: Path, batch_size: int = 6) -> CosmoGAN:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=SliceDataModule(str(example), batch_size=batch_size, slices_per_epoch=1000))
+    return module
+
+
+def distance(one: CosmoGAN, other: CosmoGAN) -> float:
+    """Return the largest difference of weights, in units of how far training has moved them."""
+    start = make()
+    largest = 0.0
+    for name, weight in one.named_parameters():
+        moved = (weight - start.get_parameter(name)).abs().max()
+        largest = max(largest, float((weight - other.get_parameter(name)).abs().max() / moved))
+    return largest
+
+
+@pytest.mark.parametrize("n_microbatches", [2, 4])
+def test_a_batch_in_parts_is_the_batch(example: Path, n_microbatches: int):
+    whole = train(make(), example)
+    # Four parts of a batch of six: two of two, then one and one are not what chunk gives, but two, two, two.
+    assert distance(whole, train(make(n_microbatches=n_microbatches), example)) < ROUNDING
+    assert distance(whole, train(make(n_microbatches=n_microbatches, seed=1), example)) > 10 * ROUNDING
+
+
+def test_parts_of_other_sizes_count_by_their_size(example: Path):
+    # Seven slices in three parts of three, three and one.
+    whole = train(make(max_slices=42), example, batch_size=7)
+    parts = train(make(max_slices=42, n_microbatches=3), example, batch_size=7)
+    assert distance(whole, parts) < ROUNDING
+
+
+def test_schedules_are_cosines_in_slices_seen():
+    module = make(
+        max_slices=1000, final_lr=0.1, final_penalty=0.5, final_beta2=0.999, schedule_end=0.8, generator_warmup=100
+    )
+    optimizers = module.configure_optimizers()
+
+    def rates(n_slices_seen: int) -> list[float]:
+        module.n_slices_seen = n_slices_seen
+        module._set_rates(*optimizers)
+        return [optimizer.param_groups[0]["lr"] / 2e-4 for optimizer in optimizers]
+
+    assert rates(0) == pytest.approx([0.0, 1.0])
+    half_risen = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 50 / 800))
+    assert rates(50) == pytest.approx([0.5 * half_risen, half_risen])
+    assert rates(400) == pytest.approx([0.55, 0.55])
+    assert optimizers[1].param_groups[0]["betas"] == pytest.approx((0.0, 0.9945))
+    assert module._scheduled(module.final_penalty) == pytest.approx(0.75)
+    for at_the_end in (800, 1000, 5000):
+        assert rates(at_the_end) == pytest.approx([0.1, 0.1])
+        assert optimizers[0].param_groups[0]["betas"] == pytest.approx((0.0, 0.999))
+
+
+def test_a_penalty_that_ends_at_nothing_matters_less(example: Path):
+    weights = {share: train(make(final_penalty=share), example) for share in (0.0, 1.0)}
+    assert distance(weights[0.0], weights[1.0]) > 10 * ROUNDING
+
+
+def test_long_gradients_are_shortened(example: Path):
+    module = make(max_gradient_norm=1e-3)
+    norms = []
+
+    class Look(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in optimizer.param_groups[0]["params"])))
+
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=-1, logger=False, enable_progress_bar=False, callbacks=[Look()],
+        enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=SliceDataModule(str(example), batch_size=6, slices_per_epoch=1000))
+    assert len(norms) == 16
+    assert max(norms) <= 1e-3 * (1 + 1e-5)
+    assert max(norms) > 0.99e-3
+
+
+def test_feature_matching_enters_the_generators_loss(example: Path):
+    assert distance(train(make(), example), train(make(feature_matching=10.0), example)) > 10 * ROUNDING
+
+
+def test_latents_belong_to_places_in_the_batch_of_all_processes():
+    module = make()
+    density = torch.ones(6, N_PIXELS, N_PIXELS)
+
+    def latents(first: int, n_slices: int) -> Tensor:
+        return module._latents(SliceBatch(density[:n_slices], 0, first, 6), seed=2**63 - 3)
+
+    whole = latents(0, 6)
+    torch.testing.assert_close(torch.cat([latents(0, 2), latents(2, 4)]), whole, rtol=0, atol=0)
+    # All different, also where the seeds run over.
+    assert len(torch.unique(whole[:, 0])) == 6
+
+
+def test_mocks_are_turned_only_on_request():
+    # More power along rows than along columns.
+    stripes = torch.sin(torch.arange(N_PIXELS) * math.pi / 2).expand(8, N_PIXELS, N_PIXELS)
+
+    class Stripes(LinearGenerator):
+        def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+            return stripes
+
+    for turned in (True, False):
+        module = make(turn_mocks=turned)
+        module.generator = Stripes()
+        batch = SliceBatch(torch.ones(8, N_PIXELS, N_PIXELS), 0, 0, 8)
+        seen = module._mocks(torch.zeros(8, 3), batch, slice(0, 8), seed=3).seen
+        varies_down = seen.std(1).mean((1,)) > 0.1
+        assert bool(varies_down.any()) == turned
+        # Rolled in any case.
+        assert not torch.equal(seen, stripes)
+
+
+def test_losses_that_are_not_numbers_stop_the_training(example: Path):
+    module = make(max_slices=6000)
+    with torch.no_grad():
+        module.generator.layer.bias.fill_(math.nan)
+    with pytest.raises(UserError, match=r"diverged before 6 slices: losses .* lower model.generator_lr"):
+        train(module, example)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"n_microbatches": 0}, "n_microbatches: expected at least 1, found 0"),
+        ({"average_halflife": 0}, "average_halflife: expected at least 1"),
+        ({"final_lr": -0.1}, "final_lr: expected a share"),
+        ({"schedule_end": 1.5}, "schedule_end: expected a share between 0 and 1, found 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, float], expected: str):
+    with pytest.raises(UserError, match=expected):
+        make(**settings)
