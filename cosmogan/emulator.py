@@ -16,6 +16,7 @@ from torch import Tensor
 
 # Imported so that the names of all networks are known.
 import cosmogan.networks.dcgan
+import cosmogan.networks.periodic
 import cosmogan.networks.spectral_prior  # noqa: F401
 from cosmogan.card import model_card
 from cosmogan.devices import require_device

@@ -51,7 +51,10 @@ def resized_metadata(
         return trained
     own = f"{trained.n_pixels} pixels, {format_length(trained.box_size, trained.cosmology.h)}"
     if multiple is None:
-        raise UserError(f"{name}: this network makes slices of one size only, {own}; `SpectralPriorGenerator` is free")
+        raise UserError(
+            f"{name}: this network makes slices of one size only, {own}; `SpectralPriorGenerator` and "
+            "`PeriodicGenerator` are free"
+        )
     if side < trained.n_pixels:
         raise UserError(f"{name}: is smaller than the slices of the training, {own}; make those and use a part of them")
     if not trained.periodic:
