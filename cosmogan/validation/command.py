@@ -40,7 +40,8 @@ def validate(
     reference
         Slice files of simulations that none of the mocks has seen, one per box.
     training
-        Slice files that the mocks were learnt from, one per box, to look for copies of their slices.
+        Slice files that the mocks were learnt from, one per box, to look for copies of their slices and to say how far
+        the mocks are from what they were shown.
     floor
         Slice files of more simulations of the same boxes, another code's will do: where they have more realisations
         than the reference, floor and errors are taken from them.

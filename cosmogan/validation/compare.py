@@ -103,7 +103,7 @@ def compare_candidates(
     reference
         Slice file of a simulation, best with several realisations.
     training
-        Slice file that the mocks were learnt from, to look for copies of its slices.
+        Slice file that the mocks were learnt from, to look for copies of its slices and to compare with its means.
     floor
         Slice file of further simulations of the same kind. If it has more realisations than the reference, the floor
         and the errors are taken from it.
@@ -152,24 +152,30 @@ def compare_candidates(
         chosen = default_statistics(metadata) if statistics is None else tuple(statistics)
         theirs = _measure(simulation, chosen, device)
         itself = None if further is None else _measure(further, chosen, device)
-        return tuple(
-            _compare(
+        known = None if learnt is None else _measure(learnt, chosen, device)
+        comparisons: list[Comparison] = []
+        for name, reader in others.items():
+            comparison = _compare(
                 name,
                 _measure(reader, chosen, device),
                 theirs,
                 itself,
                 metadata,
                 chosen,
-                training=learnt,
+                training=known,
                 sets=sets,
-                two_sample=two_sample,
                 paired=paired,
                 n_bootstrap=n_bootstrap,
                 seed=seed,
                 device=device,
             )
-            for name, reader in others.items()
-        )
+            if two_sample:
+                # The floor belongs to the reference alone.
+                same = comparisons[0].samples[-1].scores[0].floor if comparisons else None
+                tested = compare_two_sample(reader, simulation, seed=seed, device=device, floor=same)
+                comparison = replace(comparison, samples=(*comparison.samples, tested))
+            comparisons.append(comparison)
+        return tuple(comparisons)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -195,9 +201,8 @@ def _compare(
     metadata: SliceMetadata,
     statistics: Sequence[AbstractStatistic],
     *,
-    training: SliceReader | None,
+    training: _Set | None,
     sets: bool,
-    two_sample: bool,
     paired: bool,
     n_bootstrap: int,
     seed: int,
@@ -207,7 +212,7 @@ def _compare(
         ours.file, ours.measured, theirs.file, theirs.measured, None if itself is None else itself.file
     )
     if training is not None:
-        notes += notes_on_training(training, theirs.reader)
+        notes += notes_on_training(training.reader, theirs.reader)
     entries: list[StatisticComparison] = []
     for statistic in statistics:
         entry = compare_statistic(
@@ -225,21 +230,38 @@ def _compare(
             entry = replace(entry, coherence=coherence)
             notes += notes_on_coherence(entry)
         entries.append(entry)
+    against_training = (
+        ()
+        if training is None
+        else tuple(
+            compare_statistic(
+                statistic,
+                ours.measured.accumulators[statistic.name],
+                training.measured.accumulators[statistic.name],
+                metadata,
+                independent=ours.independent,
+                n_bootstrap=n_bootstrap,
+                seed=seed,
+            )
+            for statistic in statistics
+        )
+    )
     samples: list[SampleComparison] = []
     if sets and metadata.n_pixels >= SMALLEST_SIDE_OF_SETS:
         samples.append(compare_diversity(ours.reader, theirs.reader, seed=seed, device=device))
-        samples += compare_copies(ours.reader, theirs.reader, training=training, seed=seed, device=device)
+        learnt = None if training is None else training.reader
+        samples += compare_copies(ours.reader, theirs.reader, training=learnt, seed=seed, device=device)
     if paired:
         samples.append(compare_partners(ours.reader, theirs.reader, device=device))
-    if two_sample:
-        samples.append(compare_two_sample(ours.reader, theirs.reader, seed=seed, device=device))
     return Comparison(
         name=name,
         mocks=ours.file,
         reference=theirs.file,
         floor_file=None if itself is None else itself.file,
+        training=None if training is None else training.file,
         metadata=metadata,
         statistics=tuple(entries),
+        training_statistics=against_training,
         samples=tuple(samples),
         notes=notes,
         mocks_shown=_some_slices(ours.reader, seed),

@@ -138,10 +138,15 @@ class Comparison:
         The two files.
     floor_file
         Further simulations that floor and errors were taken from, or None.
+    training
+        The slices that the mocks were learnt from, or None.
     metadata
         What the pixels of mocks and reference are, as density.
     statistics
         One entry per statistic.
+    training_statistics
+        The same with the training slices as the reference; nothing where they are not known. Not judged: to agree with
+        them is what the mocks were made for.
     samples
         Tests of the mocks as a set.
     notes
@@ -154,8 +159,10 @@ class Comparison:
     mocks: InputFile
     reference: InputFile
     floor_file: InputFile | None = None
+    training: InputFile | None = None
     metadata: SliceMetadata
     statistics: tuple[StatisticComparison, ...]
+    training_statistics: tuple[StatisticComparison, ...] = ()
     samples: tuple[SampleComparison, ...] = ()
     notes: tuple[str, ...]
     mocks_shown: np.ndarray

@@ -15,7 +15,14 @@ from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.comparison import Comparison, StatisticComparison, by_reference
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.figures import Drawing
-from cosmogan.validation.page_tables import bins_table, details_table, files_table, paper_table, scores_table
+from cosmogan.validation.page_tables import (
+    bins_table,
+    closeness_table,
+    details_table,
+    files_table,
+    paper_table,
+    scores_table,
+)
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import judge_all, worst_outcome
 from cosmogan.validation.wording import box_title, judged_range, number
@@ -101,6 +108,13 @@ def _box(group: Sequence[Comparison], drawn: Mapping[str, Drawing], thresholds: 
         parts.append(
             f"<details><summary>{escape(several)}{'d' if several else 'D'}ifferences in numbers</summary>"
             f'<div class="scroll">{details_table(comparison, thresholds)}</div></details>'
+        )
+        parts.append(
+            f"<details><summary>{escape(several)}{'c' if several else 'C'}loseness over all bins</summary>"
+            f'<div class="scroll">{closeness_table(comparison)}</div><p class="soft">Not judged. Of the histogram the '
+            "bins from the 0.01th to the 99.99th percentile of the simulation count, of peaks and voids those with "
+            "500 of them, of other statistics the judged ones. Itself: median and largest of what disjoint sets of "
+            "its realisations differ by.</p></details>"
         )
     slices = "Slices of the simulation (above) and mocks (below) in one colour scale, drawn at random."
     parts.append(_figure(drawn["slices"], slices))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cosmogan.units import format_length
+from cosmogan.validation.closeness import Closeness, closeness
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.paper import paper_rows
 from cosmogan.validation.thresholds import Thresholds
@@ -121,6 +122,37 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
+def closeness_table(comparison: Comparison) -> str:
+    """Return the differences over all bins: to the reference and, where they are known, to the training slices.
+
+    Parameters
+    ----------
+    comparison
+        Of one set of mocks.
+    """
+    reference = closeness(comparison.statistics, n_slices=comparison.reference.n_slices)
+    training: dict[str, Closeness] = {}
+    sources, columns = "", "<th>bins</th><th>median</th><th>largest</th><th>itself</th>"
+    if comparison.training is not None:
+        training = closeness(comparison.training_statistics, n_slices=comparison.training.n_slices)
+        sources = '<th colspan="4">mean of the training slices</th>'
+    rows = []
+    for name, one in reference.items():
+        known = _closeness_cells(training[name]) if training else []
+        chi2 = number(one.chi2, figures=2)
+        rows.append(_row([one.title, *known, *_closeness_cells(one), percent(one.within), chi2], text=one.bins))
+    head = (
+        f'<tr><th></th>{sources}<th colspan="6">reference</th></tr><tr><th class="text">Mocks / simulation − 1</th>'
+        f"{columns if training else ''}{columns}<th>bins within 2σ</th><th>χ² per bin</th></tr>"
+    )
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _closeness_cells(one: Closeness) -> list[str]:
+    itself = f"{percent(one.floor_median)}, {percent(one.floor_maximum)}"
+    return [str(one.n_bins), percent(one.median), percent(one.maximum), itself]
+
+
 def paper_table(group: Sequence[Comparison]) -> str:
     """Return the paper's headline numbers beside those of the mocks.
 
@@ -227,5 +259,6 @@ def bins_table(comparison: Comparison, entry: StatisticComparison, *, named: boo
     )
 
 
-def _row(cells: Iterable[str], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _row(cells: Iterable[str], tag: str = "td", *, text: str = "") -> str:
+    title = f' title="{escape(text)}"' if text else ""
+    return f"<tr{title}>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

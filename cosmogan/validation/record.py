@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cosmogan.validation.closeness import closeness
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.score import SampleComparison
@@ -66,13 +67,22 @@ def _comparison_record(comparison: Comparison, thresholds: Thresholds) -> dict[s
         "mocks": _file_record(comparison.mocks),
         "reference": _file_record(comparison.reference),
         "floor_file": None if comparison.floor_file is None else _file_record(comparison.floor_file),
+        "training": None if comparison.training is None else _file_record(comparison.training),
         "notes": list(comparison.notes),
         "verdict": worst_outcome(list(verdicts.values())),
         "mean_excess": mean_excess(list(verdicts.values())),
         "verdicts": {name: _verdict_record(verdict) for name, verdict in verdicts.items()},
         "statistics": {entry.statistic.name: _statistic_record(comparison, entry) for entry in comparison.statistics},
+        "closeness": _closeness_record(comparison),
         "samples": {sample.name: _sample_record(sample) for sample in comparison.samples},
     }
+
+
+def _closeness_record(comparison: Comparison) -> dict[str, Any]:
+    record = {"reference": closeness(comparison.statistics, n_slices=comparison.reference.n_slices)}
+    if comparison.training is not None:
+        record["training"] = closeness(comparison.training_statistics, n_slices=comparison.training.n_slices)
+    return {against: {name: asdict(one) for name, one in found.items()} for against, found in record.items()}
 
 
 def _verdict_record(verdict: Verdict) -> dict[str, Any]:

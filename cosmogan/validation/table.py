@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cosmogan.validation.closeness import closeness
 from cosmogan.validation.comparison import Comparison, StatisticComparison, by_reference
 from cosmogan.validation.score import Score
 from cosmogan.validation.thresholds import Thresholds
@@ -41,12 +42,24 @@ def format_table(comparisons: Sequence[Comparison], thresholds: Thresholds) -> s
         "itself, or in brackets: disjoint sets of the simulation's realisations against each other. Beyond that and "
         f"its threshold, a difference of {thresholds.significance:g} sigmas (σ) fails."
     )
+    lines += [_training_line(comparison) for group in groups for comparison in group if comparison.training is not None]
     for group in groups:
         title = box_title(group[0])
         lines += [f"{title}: {e.statistic.title}, {judged_range(group[0], e)}." for e in group[0].statistics]
         for comparison in group:
             lines += [f"{title}, {comparison.name}: {note}" for note in comparison.notes]
     return "\n".join(lines)
+
+
+def _training_line(comparison: Comparison) -> str:
+    """Return in a line how far mocks are from the mean of the slices that they were learnt from."""
+    assert comparison.training is not None
+    found = closeness(comparison.training_statistics, n_slices=comparison.training.n_slices)
+    numbers = "; ".join(f"{one.title} {percent(one.median)}, {percent(one.maximum)}" for one in found.values())
+    return (
+        f"{comparison.name}, {box_title(comparison)}, against the mean of its training slices (median, largest bin; "
+        f"not judged): {numbers}."
+    )
 
 
 def _detailed(comparisons: Sequence[Comparison], thresholds: Thresholds) -> list[str]:

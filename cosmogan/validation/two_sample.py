@@ -57,6 +57,7 @@ def compare_two_sample(
     seed: int = 0,
     device: torch.device | str = "cpu",
     n_steps: int = N_STEPS,
+    floor: float | None = None,
 ) -> SampleComparison:
     """Train a network to tell two files apart and ask it about slices of realisations that it has not seen.
 
@@ -76,6 +77,8 @@ def compare_two_sample(
         Where to compute.
     n_steps
         Steps of training; two trainings where the reference has four realisations or more, one otherwise.
+    floor
+        That of an earlier call with the same reference and seed, which takes as long as the rest.
 
     Returns
     -------
@@ -101,7 +104,8 @@ def compare_two_sample(
     network = _train(training, reference_training, seed=seed, n_steps=n_steps, device=device)
     scores, reference_scores = network.scores(test.density), network.scores(reference_test.density)
     estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
-    floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
+    if floor is None:
+        floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
     # Without a scatter between realisations, that between slices would claim too much.
     error = "" if estimate.sigmas is None else f" ± {estimate.error:.3f}"
     explanation = (

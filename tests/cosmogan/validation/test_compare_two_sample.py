@@ -9,6 +9,7 @@ import pytest
 import cosmogan.validation.two_sample as two_sample
 from cosmogan.errors import UserError
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader, SliceSet, write_example, write_slices
+from cosmogan.validation.compare import compare, compare_candidates
 from cosmogan.validation.score import SampleComparison
 from tests.cosmogan.statistics.test_two_sample import CLEAR, N_STEPS, lognormal
 
@@ -103,6 +104,16 @@ def test_whole_realisations_are_split(tmp_path: Path, reference: Path, trainings
     assert first | second == set(judged["simulation_groups"])
     assert not first & second
     assert len(result.distributions["simulation"]) == 200
+
+
+def test_floor_of_a_reference_is_learnt_once(tmp_path: Path, reference: Path, trainings: list[dict[str, Any]]) -> None:
+    mocks = {name: write_boxes(tmp_path / f"{name}.h5", lognormal(160, seed), 8) for seed, name in enumerate("ab", 5)}
+    found = compare_candidates(mocks, reference, statistics=[], sets=False, two_sample=True)
+    assert len(trainings) == 3
+    first, second = (comparison.samples[-1].scores[0] for comparison in found)
+    assert first.floor is not None
+    assert second.floor == first.floor
+    assert second.floor == compare(mocks["b"], reference, statistics=[], two_sample=True).samples[-1].scores[0].floor
 
 
 def test_slices_of_a_generator_are_independent(

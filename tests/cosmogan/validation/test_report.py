@@ -90,6 +90,7 @@ def test_table_and_page_show_the_correlations(comparisons: list[Comparison], rep
     pair = f"{correlation.rms_difference:.2g} +{correlation.rms_floor:.2g}"
     assert re.search(rf"Correlation matrix of P\(k\) +{pair}", format_table(comparisons, ASKED))
     page = (report / "index.html").read_text(encoding="utf-8")
+    assert page.count("Closeness over all bins") == 2
     assert f"{correlation.rms_difference:.2g} (simulation with itself {correlation.rms_floor:.2g}), rms" in page
     coherence = comparisons[0].statistics[0].coherence
     assert coherence is not None

@@ -1,0 +1,125 @@
+"""How close two sets of slices are bin by bin: the numbers that papers quote, over bins that hold enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosmogan.statistics.bispectrum import AbstractBispectrum
+from cosmogan.statistics.histogram import Histogram
+from cosmogan.statistics.peaks import AbstractExtrema
+from cosmogan.validation.comparison import StatisticComparison
+
+# Pixels beyond the 0.01th and the 99.99th percentile are too few for a bin of the histogram.
+_RAREST_PIXELS = 1e-4
+# Peaks of a bin scatter by 4.5% at least if there are as many.
+_LEAST_EXTREMA = 500
+_SIGMAS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """The differences of one statistic over its bins.
+
+    Parameters
+    ----------
+    name, title
+        Of the statistic; ``"bispectrum"`` for all of its configurations together.
+    bins
+        Which bins count, in words.
+    n_bins
+        How many these are.
+    median, maximum
+        Of abs(mocks / simulation - 1) over these bins; NaN without bins, infinite where the mocks are not finite.
+    floor_median, floor_maximum
+        The same of ``StatisticComparison.floor``, what disjoint sets of the simulation's realisations differ by; NaN
+        where there are no such sets.
+    within
+        Share of the bins in which mocks and simulation differ by at most two standard deviations, those of both in
+        squares; NaN where nobody knows how far realisations scatter.
+    chi2
+        Mean over bins of the squared difference in standard deviations; 1 is expected of perfect mocks. Bins that vary
+        together, as those of P(k) do, scatter about it together.
+    """
+
+    name: str
+    title: str
+    bins: str
+    n_bins: int
+    median: float
+    maximum: float
+    floor_median: float
+    floor_maximum: float
+    within: float
+    chi2: float
+
+
+def closeness(entries: Sequence[StatisticComparison], *, n_slices: int) -> dict[str, Closeness]:
+    """Return the closeness of each statistic by name; the bispectra of all triangles count as one.
+
+    Parameters
+    ----------
+    entries
+        Mocks against a simulation.
+    n_slices
+        Of the simulation.
+    """
+    groups: dict[str, list[StatisticComparison]] = {}
+    for entry in entries:
+        of_triangles = isinstance(entry.statistic, AbstractBispectrum)
+        groups.setdefault("bispectrum" if of_triangles else entry.statistic.name, []).append(entry)
+    return {name: _joined(name, members, n_slices) for name, members in groups.items()}
+
+
+def counted_bins(entry: StatisticComparison, *, n_slices: int) -> tuple[np.ndarray, str]:
+    """Return which bins count, bool of shape ``(n_bins,)``, and the same in words.
+
+    Of the histogram the bins that hold a pixel from the 0.01th to the 99.99th percentile of the simulation, of peaks
+    and voids those with 500 of them in the simulation, of other statistics the judged ones.
+
+    Parameters
+    ----------
+    entry
+        Mocks against a simulation.
+    n_slices
+        Of the simulation.
+    """
+    statistic, shares = entry.statistic, entry.reference
+    if isinstance(statistic, Histogram):
+        below = np.concatenate([[0.0], np.cumsum(shares)])
+        counted = (below[1:] > _RAREST_PIXELS) & (below[:-1] < 1 - _RAREST_PIXELS) & (shares > 0)
+        return counted, f"percentiles {100 * _RAREST_PIXELS:g} to {100 - 100 * _RAREST_PIXELS:g}"
+    if isinstance(statistic, AbstractExtrema):
+        return shares * n_slices >= _LEAST_EXTREMA, f"bins with at least {_LEAST_EXTREMA} {statistic.name}"
+    return entry.judged, statistic.judged_text()
+
+
+def _joined(name: str, entries: Sequence[StatisticComparison], n_slices: int) -> Closeness:
+    counted = [counted_bins(entry, n_slices=n_slices)[0] for entry in entries]
+    size = np.concatenate([np.abs(entry.ratio)[bins] for entry, bins in zip(entries, counted, strict=True)])
+    # Mocks that are not finite where the simulation is are infinitely wrong, never absent.
+    size = np.where(np.isnan(size), np.inf, size)
+    floor = np.concatenate(
+        [
+            np.full(bins.sum(), math.nan) if entry.floor is None else entry.floor[bins]
+            for entry, bins in zip(entries, counted, strict=True)
+        ]
+    )
+    sigmas = np.concatenate([np.abs(entry.sigmas)[bins] for entry, bins in zip(entries, counted, strict=True)])
+    known = len(sigmas) > 0 and all(entry.reference_error_from != "slices" for entry in entries)
+    return Closeness(
+        name=name,
+        title="Bispectrum" if name == "bispectrum" else entries[0].statistic.title,
+        bins=counted_bins(entries[0], n_slices=n_slices)[1],
+        n_bins=len(size),
+        median=float(np.median(size)) if len(size) else math.nan,
+        maximum=float(size.max()) if len(size) else math.nan,
+        floor_median=float(np.median(floor)) if len(floor) else math.nan,
+        floor_maximum=float(floor.max()) if len(floor) else math.nan,
+        # A comparison with NaN is false: a bin that is not known is not within.
+        within=float(np.mean(sigmas <= _SIGMAS)) if known else math.nan,
+        chi2=float(np.mean(sigmas**2)) if known else math.nan,
+    )
