@@ -217,15 +217,15 @@ class SliceDataModule(L.LightningDataModule):
         self._n_slices = len(label)
         held_out = np.flatnonzero(np.isin(label, self.validation_realisations))
         most = _FITTED_BYTES // (4 * self.n_pixels**2)
-        self._fitted = sample(self._rows, label[self._rows], most, seed=seed)
+        fitted = sample(self._rows, label[self._rows], most, seed=seed)
         judged = sample(held_out, label[held_out], most, seed=seed)
-        self.training, self.training_label = load(self.path, self._fitted), label[self._fitted]
+        self.training, self.training_label = load(self.path, fitted), label[fitted]
         self.validation = load(self.path, judged)
         if not self.training.std() > 0:
             raise UserError(f"{self.path}: all training pixels are equal; expected slices with structure")
         self._conditions, self.training_conditions, self.validation_conditions = (
             None if standardised is None else standardised[torch.from_numpy(rows)]
-            for rows in (self._rows, self._fitted, judged)
+            for rows in (self._rows, fitted, judged)
         )
 
     def _split(self, realisations: np.ndarray, n_validation: int, n_test: int) -> None:

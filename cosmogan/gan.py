@@ -180,6 +180,7 @@ class CosmoGAN(L.LightningModule):
         self.n_slices_seen = self.n_steps = 0
         self.slice_metadata: dict[str, Any] = {}
         self.training_realisations: list[int] = []
+        self.conditions: list[dict[str, float | str]] = []
         # The resolved configuration as YAML, where there is one; goes into checkpoint and emulator.
         self.recipe = ""
 
@@ -201,6 +202,7 @@ class CosmoGAN(L.LightningModule):
             )
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
+        self.conditions = data.conditions.to_list() if data.conditions else []
         with torch.no_grad():
             self.transform.fit(data.training)
             self.generator.prepare(data.training, transform=self.transform, metadata=data.metadata, seed=self.seed)
@@ -379,6 +381,7 @@ class CosmoGAN(L.LightningModule):
                     "n_slices_seen": self.n_slices_seen,
                     "n_steps": self.n_steps,
                     "realisations": self.training_realisations,
+                    "conditions": self.conditions,
                     "objective": type(self.objective).__name__,
                     "n_parameters": count_parameters(self.generator),
                     "recipe": self.recipe,

@@ -15,12 +15,12 @@ from cosmogan.slices import SliceReader, SliceWriter, read_slices, write_example
 OMEGA_M, A_SN1 = np.array([0.1, 0.3, 0.2, 0.4, 0.5]), np.array([4.0, 1.0, 1.0, 1.0, 1.0])
 
 
-def write_conditioned(path: Path) -> None:
-    """Write five realisations of six slices with two parameters; one that varies only if the first one trains."""
-    write_example(path, n_realisations=5)
+def write_conditioned(path: Path, n_slices: int = 6) -> None:
+    """Write five realisations with two parameters; one that varies only if the first one trains."""
+    write_example(path, n_realisations=5, n_slices=n_slices)
     whole = read_slices(path)
     with SliceWriter(
-        path, whole.metadata, n_slices=30, conditions={"Omega_m": "", "A_SN1": "erg"}, overwrite=True
+        path, whole.metadata, n_slices=5 * n_slices, conditions={"Omega_m": "", "A_SN1": "erg"}, overwrite=True
     ) as writer:
         writer.append(
             whole.slices,

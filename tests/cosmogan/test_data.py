@@ -1,15 +1,23 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 
 from cosmogan import data
+from cosmogan.conditions import Conditions
 from cosmogan.data import SliceDataModule, StepLoader, augment, derive_seed
 from cosmogan.errors import UserError
+from cosmogan.export import load_checkpoint
+from cosmogan.gan import CosmoGAN
+from cosmogan.losses.non_saturating import NonSaturating
+from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.slices import read_slices, write_example
 from cosmogan.stores import FileStore, MemoryStore
+from cosmogan.transforms import LogTransform
 from tests.cosmogan.test_conditions import OMEGA_M, write_conditioned
 
 
@@ -254,3 +262,37 @@ def test_a_file_that_changed_since_the_checkpoint_is_refused(tmp_path: Path):
     write_example(path, n_realisations=5, n_slices=7)
     with pytest.raises(UserError, match="number of slices changed since the checkpoint: 30 then, 35 now"):
         SliceDataModule(str(path)).load_state_dict(state)
+
+
+def test_a_run_with_conditions_keeps_their_scales_and_refuses_another_file(tmp_path: Path):
+    path = tmp_path / "slices.h5"
+    write_conditioned(path)
+
+    def train(n_conditions: int, max_slices: int, checkpoint: Path | None = None) -> L.Trainer:
+        generator = DCGANGenerator(16, latent_size=4, width=2, bounded=False, n_conditions=n_conditions)
+        critic = DCGANCritic(16, width=2, n_conditions=n_conditions)
+        gan = CosmoGAN(generator, critic, NonSaturating(), LogTransform(), max_slices=max_slices)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=-1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        module = SliceDataModule(str(path), batch_size=4, conditions=["Omega_m"], memory="file")
+        trainer.fit(gan, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+        return trainer
+
+    with pytest.raises(UserError, match=r"data.conditions names 1 conditions, but the networks take 0"):
+        train(0, 8)
+    checkpoint = tmp_path / "a.ckpt"
+    train(1, 8).save_checkpoint(checkpoint)
+    record = json.loads(load_checkpoint(checkpoint)["cosmogan"])["training"]
+    column = Conditions.from_list(record["conditions"]).columns[0]
+    assert (column.name, column.mean) == ("Omega_m", pytest.approx(0.25))
+    assert train(1, 16, checkpoint).lightning_module.n_steps == 4
+    write_conditioned(path, n_slices=7)
+    with pytest.raises(UserError, match="number of slices changed since the checkpoint: 30 then, 35 now"):
+        train(1, 16, checkpoint)
