@@ -7,8 +7,10 @@ from scipy import stats
 
 from cosmogan.emulator_file import build_part
 from cosmogan.errors import UserError
+from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
+from cosmogan.networks.mlp import MLPCritic, MLPGenerator
 from cosmogan.networks.periodic import PeriodicCritic, PeriodicGenerator
 from cosmogan.networks.spectral_prior import PatchCritic, SpectralPriorGenerator
 from cosmogan.networks.tails import HeavyTails
@@ -17,12 +19,15 @@ from cosmogan.networks.tails import HeavyTails
 TAIL_ACCURACY = 1e-4
 GENERATORS = {
     "dcgan": lambda **options: DCGANGenerator(16, latent_size=6, width=4, **options),
+    "mlp": lambda **options: MLPGenerator(16, latent_size=6, width=8, **options),
     "periodic": lambda **options: PeriodicGenerator(16, width=4, n_levels=2, latent_channels=4, **options),
     "spectral-prior": lambda **options: SpectralPriorGenerator(16, width=4, smoothing=1.0, **options),
 }
 CRITICS = {
     "dcgan": lambda **options: DCGANCritic(16, width=4, **options),
     "dcgan-plain": lambda **options: DCGANCritic(16, width=4, normalisation="none", **options),
+    "mlp": lambda **options: MLPCritic(16, width=8, **options),
+    "autoencoder": lambda **options: AutoencoderCritic(16, width=4, n_halvings=3, code_channels=3, **options),
     "periodic": lambda **options: PeriodicCritic(16, width=4, **options),
     "patch": lambda **options: PatchCritic(16, patch=16, width=4, **options),
 }
