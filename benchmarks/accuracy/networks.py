@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.cli import main as cosmogan
+from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 
 _TRIAL_MINUTES = 1
@@ -64,8 +65,9 @@ class ZeroPaddedGenerator(SpectralPriorGenerator):
     ) -> None:
         super().__init__(n_pixels, width, training_pixels, smoothing, n_conditions, tails)
         for module in self.network.modules():
-            if isinstance(module, nn.Conv2d):
-                module.padding_mode = "zeros"
+            if isinstance(module, CircularConvolution):
+                # The same layer, padded as torch does by default.
+                module.__class__ = nn.Conv2d  # type: ignore[assignment]
 
 
 def main() -> None:

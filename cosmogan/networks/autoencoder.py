@@ -11,6 +11,7 @@ from torch.nn import functional
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, full_precision
 from cosmogan.networks.conditions import Conditioning
+from cosmogan.networks.convolution import CircularConvolution
 
 _WIDEST = 4
 _SLOPE = 0.2
@@ -55,17 +56,17 @@ class AutoencoderCritic(AbstractCritic):
                 f"{2**n_halvings}, found {n_pixels}"
             )
         channels = [width * min(2**level, _WIDEST) for level in range(n_halvings)]
-        self.enter = _convolution(4, width)
+        self.enter = CircularConvolution(4, width)
         self.conditioning = Conditioning(n_conditions, width)
         layers: list[nn.Module] = [nn.LeakyReLU(_SLOPE)]
         for n_in, n_out in pairwise(channels):
-            layers += [_convolution(n_in, n_out, stride=2), nn.LeakyReLU(_SLOPE)]
+            layers += [CircularConvolution(n_in, n_out, stride=2), nn.LeakyReLU(_SLOPE)]
         self.encoder = nn.Sequential(*layers, nn.Conv2d(channels[-1], code_channels, 1))
         layers = [nn.Conv2d(code_channels, channels[-1], 1), nn.LeakyReLU(_SLOPE)]
         for n_in, n_out in pairwise(reversed(channels)):
-            layers += [nn.Upsample(scale_factor=2), _convolution(n_in, n_out), nn.LeakyReLU(_SLOPE)]
+            layers += [nn.Upsample(scale_factor=2), CircularConvolution(n_in, n_out), nn.LeakyReLU(_SLOPE)]
         self.decoder = nn.Sequential(*layers)
-        self.leave = _convolution(width, 4)
+        self.leave = CircularConvolution(width, 4)
         self.apply(_initialise)
 
     def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
@@ -86,10 +87,6 @@ class AutoencoderCritic(AbstractCritic):
         planes = functional.pixel_unshuffle(values.unsqueeze(1), 2)
         first = self.enter(planes.contiguous(memory_format=torch.channels_last))
         return self.encoder(self.conditioning(first, conditions))
-
-
-def _convolution(n_in: int, n_out: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, padding_mode="circular")
 
 
 def _initialise(module: nn.Module) -> None:

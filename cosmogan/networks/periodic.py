@@ -19,6 +19,7 @@ from torch.nn import functional
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
+from cosmogan.networks.convolution import CircularConvolution
 
 # Channels stop doubling at this many times the width.
 _WIDEST = 8
@@ -83,10 +84,10 @@ class PeriodicGenerator(AbstractGenerator):
                 f"found {n_pixels}"
             )
         channels = [width * min(2**level, _WIDEST) for level in reversed(range(n_levels + 1))]
-        self.enter = _convolution(latent_channels, channels[0])
+        self.enter = CircularConvolution(latent_channels, channels[0])
         self.conditioning = Conditioning(n_conditions, channels[0])
         self.blocks = nn.ModuleList(_Doubling(n_in, n_out) for n_in, n_out in pairwise(channels))
-        self.leave = _convolution(width, 1)
+        self.leave = CircularConvolution(width, 1)
         self.apply(_initialise)
 
     @property
@@ -162,7 +163,7 @@ class PeriodicCritic(AbstractCritic):
                 f"{2 * _COARSEST}, and here a multiple of {2**self.n_halvings}, found {n_pixels}"
             )
         channels = [width * min(2**level, _WIDEST) for level in range(self.n_halvings)]
-        self.enter = _convolution(4, width)
+        self.enter = CircularConvolution(4, width)
         self.conditioning = Conditioning(n_conditions, width)
         self.blocks = nn.Sequential(*(_Halving(n_in, n_out) for n_in, n_out in pairwise(channels)))
         self.head = nn.Sequential(
@@ -191,7 +192,7 @@ class _Doubling(nn.Module):
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.skip = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
-        self.first, self.second = _convolution(n_in, n_out), _convolution(n_out, n_out)
+        self.first, self.second = CircularConvolution(n_in, n_out), CircularConvolution(n_out, n_out)
         self.strength = nn.Parameter(torch.zeros(n_out, 1, 1))
 
     def forward(self, features: Tensor, noise: Tensor) -> Tensor:
@@ -208,16 +209,12 @@ class _Halving(nn.Module):
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.skip = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
-        self.first, self.second = _convolution(n_in, n_in), _convolution(n_in, n_out)
+        self.first, self.second = CircularConvolution(n_in, n_in), CircularConvolution(n_in, n_out)
 
     def forward(self, features: Tensor) -> Tensor:
         inner = functional.leaky_relu(self.first(functional.leaky_relu(features, _SLOPE)), _SLOPE)
         inner = self.second(functional.avg_pool2d(inner, 2))
         return (inner + self.skip(functional.avg_pool2d(features, 2))) * math.sqrt(0.5)
-
-
-def _convolution(n_in: int, n_out: int) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, padding=1, padding_mode="circular")
 
 
 def _doubled(planes: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
+from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate, thin
@@ -100,7 +102,7 @@ class SpectralPriorGenerator(AbstractGenerator):
                 raise UserError(
                     f"{name}: this generator needs a multiple of {_COARSENING}, found {getattr(self, name)}"
                 )
-        self.network = _UNet(width, n_conditions)
+        self.network = _UNet(width, n_conditions).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Set by `portable` only.
         self.matrices: nn.Module | None = None
         # Spectrum of the prior against |k| in cycles per pixel, up to the corner of the plane.
@@ -311,19 +313,21 @@ class PatchCritic(AbstractCritic):
         n_strided = round(math.log2(self.patch / 8))
         if self.patch != 8 * 2**n_strided:
             raise UserError(f"patch: the critic needs 8 times a power of two pixels, found {self.patch}")
-        mode: Literal["circular", "zeros"] = "circular" if self.patch == n_pixels else "zeros"
+        # A patch has no other side to go on at.
+        convolution = CircularConvolution if self.patch == n_pixels else partial(nn.Conv2d, kernel_size=3, padding=1)
         channels = [width * min(2**level, 4) for level in range(n_strided + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(4, width, 3, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [convolution(4, width), nn.LeakyReLU(0.2)]
         for n_in, n_out in pairwise(channels):
-            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, padding_mode=mode), nn.LeakyReLU(0.2)]
+            layers += [convolution(n_in, n_out, stride=2), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
         self.conditioning = Conditioning(n_conditions, width)
         self.head = nn.Sequential(
-            nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1, padding_mode=mode),
+            convolution(channels[-1] + 1, channels[-1]),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
             nn.Linear(channels[-1] * 16, 1),
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def patch_pixels(self) -> int:
@@ -385,16 +389,16 @@ class _UNet(nn.Module):
     def __init__(self, width: int, n_conditions: int) -> None:
         super().__init__()
         self.conditioning = Conditioning(n_conditions, width)
-        self.enter = _convolution(8, width)
+        self.enter = CircularConvolution(8, width)
         self.block1 = _ResidualBlock(width)
         self.down1 = _halving(width, 2 * width)
         self.block2 = _ResidualBlock(2 * width)
         self.down2 = _halving(2 * width, 2 * width)
         self.block3 = nn.Sequential(_ResidualBlock(2 * width), _ResidualBlock(2 * width))
-        self.up2 = _convolution(4 * width, 2 * width)
-        self.up1 = _convolution(3 * width, width)
+        self.up2 = CircularConvolution(4 * width, 2 * width)
+        self.up1 = CircularConvolution(3 * width, width)
         self.block4 = _ResidualBlock(width)
-        self.leave = _convolution(width, 4)
+        self.leave = CircularConvolution(width, 4)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
@@ -414,20 +418,16 @@ class _UNet(nn.Module):
 class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = _convolution(width, width), _convolution(width, width)
+        self.first, self.second = CircularConvolution(width, width), CircularConvolution(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(functional.silu(self.first(features)))
 
 
-def _convolution(n_in: int, n_out: int) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, padding=1, padding_mode="circular")
-
-
 def _halving(n_in: int, n_out: int) -> nn.Conv2d:
     # Four taps lie evenly about the two pixels that become one. Three would shift all towards one corner, and slices
     # would lean to one diagonal.
-    return nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, padding_mode="circular")
+    return CircularConvolution(n_in, n_out, 4, stride=2)
 
 
 def smooth(field: Tensor, kernel: Tensor) -> Tensor:
