@@ -266,9 +266,10 @@ class CosmoGAN(L.LightningModule):
             for part, share in zip(parts, shares, strict=True):
                 mocks = kept if len(parts) == 1 and kept else self._mocks(latents[part], batch, part, seed)
                 critic = self._critic_of(batch, part)
+                fake_scores = critic(mocks.seen)
                 with torch.no_grad():
-                    real_scores = critic(real[part])
-                generator_loss = self.objective.generator_loss(real_scores, critic(mocks.seen))
+                    real_scores = critic(real[part]) if self.objective.pairs else fake_scores.detach()
+                generator_loss = self.objective.generator_loss(real_scores, fake_scores)
                 loss = generator_loss
                 if self.pins is not None:
                     pinned = self.pins(mocks.density, mocks.values)

@@ -13,6 +13,9 @@ class AbstractObjective(ABC):
     Scores have shape ``(n,)``; real and fake batches are of equal size.
     """
 
+    # Whether `generator_loss` looks at real scores; if not, they are not computed and any may be passed.
+    pairs = False
+
     @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the scalar that the critic minimises."""

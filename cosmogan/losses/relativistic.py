@@ -16,6 +16,8 @@ class Relativistic(AbstractObjective):
     Huang et al. 2025 (R3GAN), arXiv:2501.05441, eq. 2; Jolicoeur-Martineau 2018, arXiv:1807.00734.
     """
 
+    pairs = True
+
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the pairing loss; log 2 for a critic that cannot tell."""
         return functional.softplus(fake - real).mean()

@@ -13,6 +13,7 @@ from cosmogan.errors import UserError
 from cosmogan.gan import CosmoGAN
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import ZeroCentred
+from cosmogan.losses.relativistic import Relativistic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
 from cosmogan.slices import write_example
 from cosmogan.transforms import LogTransform
@@ -151,6 +152,16 @@ def test_long_gradients_are_shortened(example: Path):
 
 def test_feature_matching_enters_the_generators_loss(example: Path):
     assert distance(train(make(), example), train(make(feature_matching=10.0), example)) > 10 * ROUNDING
+
+
+@pytest.mark.parametrize(("objective", "n_calls"), [(NonSaturating(), 3), (Relativistic(), 4)])
+def test_real_slices_are_judged_again_only_where_they_are_compared(example: Path, monkeypatch, objective, n_calls: int):
+    calls = []
+    forward = SmoothCritic.forward
+    monkeypatch.setattr(SmoothCritic, "forward", lambda *args: calls.append(1) or forward(*args))
+    module = CosmoGAN(LinearGenerator(), SmoothCritic(), objective, LogTransform(), max_slices=6)
+    train(module, example)
+    assert len(calls) == n_calls
 
 
 def test_latents_belong_to_places_in_the_batch_of_all_processes():
