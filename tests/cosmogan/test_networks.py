@@ -98,7 +98,9 @@ def test_smoothing_is_that_of_the_slice_file():
     np.testing.assert_allclose(smooth(field.float(), generator.kernel).numpy(), expected, rtol=1e-5)
 
 
-def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(full_prior_fit):
+def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
+    # An eighth of what users fit with.
+    monkeypatch.setattr("cosmogan.networks.spectral_prior._FIT_PIXELS", 2**18)
     box_size = 70.0
     field = torch.exp(1.2 * noise(256, 32, 32)).double().numpy()
     density = torch.from_numpy(np.stack([gaussian_filter(f, 1.0, mode="wrap") for f in field])).float()

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 
@@ -44,6 +46,7 @@ def test_shifts_by_a_cell_of_the_code_change_no_score():
     for module in critic.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.padding_mode = "zeros"
+            module.forward = functools.partial(torch.nn.Conv2d.forward, module)
     assert not torch.allclose(critic(values.roll((8, 8), (1, 2))), critic(values), rtol=1e-3)
 
 
