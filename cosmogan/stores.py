@@ -26,7 +26,8 @@ DEVICE_SHARE = 0.3
 HOST_SHARE = 0.5
 # Pixels read at a time, as float32.
 _READ_BYTES = 2**26
-# Threads that read from a file, and batches read ahead of the training.
+# Threads that read from a file, one at a time for HDF5 has a lock, while the other one looks at pixels; and batches read
+# ahead of the training.
 _N_READERS = 2
 _N_AHEAD = 4
 

@@ -207,8 +207,9 @@ def test_batches_larger_than_the_set_are_refused(example: Path):
     module.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=0, world_size=2, num_devices=2
     )
+    # Before anything is fitted or written.
     with pytest.raises(UserError, match="24 in each of 2 processes is more than the 24"):
-        module.train_dataloader()
+        module.setup("fit")
 
 
 def test_a_split_without_validation_is_refused(example: Path):
@@ -218,7 +219,7 @@ def test_a_split_without_validation_is_refused(example: Path):
 
 def test_a_gpu_that_is_not_there_is_refused(example: Path):
     with pytest.raises(UserError, match=r"data\.memory: 'device'"):
-        SliceDataModule(str(example), memory="device").train_dataloader()
+        SliceDataModule(str(example), memory="device").setup("fit")
 
 
 def test_conditions_come_with_their_slices(tmp_path: Path):

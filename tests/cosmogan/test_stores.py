@@ -11,7 +11,7 @@ import torch
 
 from cosmogan import stores
 from cosmogan.errors import UserError
-from cosmogan.slices import SliceReader, SliceWriter, read_slices, write_example
+from cosmogan.slices import SliceReader, SliceWriter, check_slices, read_slices, write_example
 from cosmogan.stores import DEVICE_SHARE, HOST_SHARE, FileStore, MemoryStore, choose_memory, fetch_ahead, load, sample
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -68,6 +68,9 @@ def test_bad_pixels_are_found_when_they_are_read(tmp_path: Path, value: float, e
     write_kind(path, "float32")
     with h5py.File(path, "r+") as file:
         file["slices"][11, 3, 4] = value
+    # What stands beside the pixels is right.
+    assert check_slices(path, pixels=False) == []
+    assert expected in check_slices(path)[0]
     store = FileStore(path, ROWS)
     store.take(np.array([4, 6]))
     with pytest.raises(UserError, match=rf"{expected} values \(first at slice 11\)"):
