@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -105,3 +106,29 @@ class Conditions:
     def from_list(cls, columns: Sequence[Mapping[str, float | str]]) -> Conditions:
         """Build from the result of `to_list`."""
         return cls([Condition(**column) for column in columns])  # type: ignore[arg-type]
+
+
+def parse_conditions(text: str) -> dict[str, float]:
+    """Return names and values of ``NAME=VALUE,NAME=VALUE``.
+
+    Raises
+    ------
+    UserError
+        If the text is something else.
+
+    Examples
+    --------
+    >>> parse_conditions("Omega_m=0.3, sigma_8=0.8")
+    {'Omega_m': 0.3, 'sigma_8': 0.8}
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name.strip() or not math.isfinite(number) or name.strip() in found:
+            raise UserError(f"--conditions: expected NAME=VALUE,NAME=VALUE with a number each, found {text!r}")
+        found[name.strip()] = number
+    return found

@@ -21,6 +21,7 @@ import cosmogan.networks.mlp
 import cosmogan.networks.periodic
 import cosmogan.networks.spectral_prior  # noqa: F401
 from cosmogan.card import model_card
+from cosmogan.conditions import Conditions
 from cosmogan.devices import require_device
 from cosmogan.emulator_file import build_part, find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
 from cosmogan.errors import UserError
@@ -75,6 +76,8 @@ class Emulator:
         Where it was read from; None where it was not.
     precision
         ``"float32"`` or ``"bfloat16"``, as given to `load`.
+    given_conditions
+        What `given` was told.
 
     Examples
     --------
@@ -96,6 +99,8 @@ class Emulator:
         self.file: Path | None = None
         self._file_sha256 = ""
         self.precision = "float32"
+        self.given_conditions: dict[str, float] = {}
+        self._told: Tensor | None = None
 
     @classmethod
     def load(
@@ -227,6 +232,39 @@ class Emulator:
         other.generator, other.metadata = self.generator.resized(metadata.n_pixels), metadata
         return other
 
+    def given(self, **conditions: float) -> Emulator:
+        """Return an emulator of slices with these parameters, for networks that were trained with conditions.
+
+        Parameters
+        ----------
+        conditions
+            A value for each parameter, in the units of the training's slice file, such as ``Omega_m=0.3``.
+
+        Raises
+        ------
+        UserError
+            If a parameter is missing, unknown or beyond its range in training.
+        """
+        known = self.conditions
+        if unknown := sorted(conditions.keys() - {column.name for column in known.columns}):
+            names = ", ".join(column.name for column in known.columns) or "none"
+            raise UserError(f"conditions: this emulator knows no {unknown[0]!r}; it was trained with: {names}")
+        told = known.standardised(conditions)
+        for column in known.columns:
+            if not column.low <= conditions[column.name] <= column.high:
+                raise UserError(
+                    f"conditions: {column.name} was {column.low:g} to {column.high:g} in training, found "
+                    f"{conditions[column.name]:g}; networks do not extrapolate"
+                )
+        other = copy.copy(self)
+        other.given_conditions, other._told = dict(conditions), told.to(self.device)
+        return other
+
+    @property
+    def conditions(self) -> Conditions:
+        """Parameters that its slices depend on and their ranges; mostly none."""
+        return Conditions.from_list(self.training.get("conditions", []))
+
     @property
     def warning(self) -> str:
         """What of its slices is not to be trusted, in one sentence; empty at the size it was trained at."""
@@ -236,6 +274,7 @@ class Emulator:
     def provenance(self) -> dict[str, Any]:
         """What a file of its slices should say of it: plain numbers and strings."""
         known: dict[str, Any] = {"emulator_training": json.dumps(self.training)}
+        known |= {f"condition {name}": value for name, value in self.given_conditions.items()}
         if self.file is not None:
             known["emulator"] = self.file.name
             known["emulator_sha256"] = self._file_sha256
@@ -378,8 +417,12 @@ class Emulator:
         UserError
             If the device has not got the memory.
         """
+        told = self._told
+        if self.generator.n_conditions and told is None:
+            names = ", ".join(f"{c.name} ({c.low:g} to {c.high:g})" for c in self.conditions.columns)
+            raise UserError(f"this emulator must be told {names}: `emulator.given(...)` or --conditions NAME=VALUE,...")
         try:
-            made = self.generator(latent.to(self.device))
+            made = self.generator(latent.to(self.device), None if told is None else told.expand(len(latent), -1))
             return made if self.generator.emits_density else self.transform.inverse(made)
         except RuntimeError as error:
             # The allocators of CPU and GPU have no kind of error in common.

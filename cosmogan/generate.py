@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from cosmogan import __version__
+from cosmogan.conditions import parse_conditions
 from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.mock_run import MockRun
@@ -40,6 +41,7 @@ def generate(
     seed: int = 0,
     pixels: int | None = None,
     box_size: str | None = None,
+    conditions: str | None = None,
     quantity: str = "density",
     mean_count: float | None = None,
     dtype: str | None = None,
@@ -71,6 +73,8 @@ def generate(
         Pixels along a side of larger slices, with pixels of the same size, where the network allows it.
     box_size
         The same as a length with its unit, such as "2000 Mpc".
+    conditions
+        Parameters of the slices, such as "Omega_m=0.3,sigma_8=0.8", for emulators that were trained with some.
     quantity
         "density", or "counts": Poisson numbers of particles whose mean is the density times --mean-count.
     mean_count
@@ -113,6 +117,8 @@ def generate(
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
     share, processes, device = _find_share(shards, shard, device)
     model = _resized(Emulator.load(emulator, device=device, precision=precision), pixels, box_size)
+    if conditions is not None:
+        model = model.given(**parse_conditions(conditions))
     metadata = _metadata(model.metadata, quantity, mean_count)
     noted = {"command": "cosmogan generate", **model.provenance}
     job: dict[str, str | int | float] = {
@@ -128,6 +134,7 @@ def generate(
         "cosmogan": __version__,
         "torch": str(torch.__version__),
     }
+    job |= {f"condition {name}": value for name, value in sorted(model.given_conditions.items())}
     if mean_count is not None:
         job["mean_count"] = mean_count
     if job["device"] != "cpu":

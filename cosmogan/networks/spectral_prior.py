@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -175,12 +175,12 @@ class SpectralPriorGenerator(AbstractGenerator):
         return prior + self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
 
     def calibrate(self, *, seed: int) -> None:
-        """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks."""
-        device = self.prior_log_power.device
-        random = torch.Generator().manual_seed(seed)
+        """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks.
+
+        Conditions are drawn as wide as they were in training: on average over them the mean density is 1.
+        """
         n_maps = max(_FIT_BATCH, _CALIBRATION_PIXELS // self.n_pixels**2)
-        latents = [torch.randn(_FIT_BATCH, *self.latent_shape, generator=random) for _ in range(n_maps // _FIT_BATCH)]
-        fields = [self._field(latent.to(device)).double() for latent in latents]
+        fields = [self._field(*drawn).double() for drawn in self._drawn(n_maps, seed=seed)]
         sums = torch.stack([torch.stack([f.mean(), f.square().mean()]) for f in fields]).mean(0)
         self.field_mean.copy_(sums[0])
         self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
@@ -239,17 +239,21 @@ class SpectralPriorGenerator(AbstractGenerator):
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
-        device = self.prior_log_power.device
         for _ in range(_REFIT_ITERATIONS):
             self.calibrate(seed=seed)
             # The same latents each time, so that the iteration settles.
-            random = torch.Generator().manual_seed(seed + 1)
-            latents = (
-                torch.randn(_FIT_BATCH, *self.latent_shape, generator=random)
-                for _ in range(max(1, _REFIT_PIXELS // (_FIT_BATCH * self.n_pixels**2)))
-            )
-            self._correct(torch.cat([self(latent.to(device)) for latent in latents]), damping=0.7)
+            drawn = self._drawn(max(_FIT_BATCH, _REFIT_PIXELS // self.n_pixels**2), seed=seed + 1)
+            self._correct(torch.cat([self(*each) for each in drawn]), damping=0.7)
         self.calibrate(seed=seed)
+
+    def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Iterate over batches of latents and conditions."""
+        device = self.prior_log_power.device
+        random = torch.Generator().manual_seed(seed)
+        for _ in range(n_maps // _FIT_BATCH):
+            latent = torch.randn(_FIT_BATCH, *self.latent_shape, generator=random).to(device)
+            conditions = torch.randn(_FIT_BATCH, self.n_conditions, generator=random).to(device)
+            yield latent, conditions if self.n_conditions else None
 
     def _bins(self, device: torch.device) -> RadialBins:
         return radial_bins(self.n_pixels, to_corner=True).to(device)
