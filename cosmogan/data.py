@@ -56,7 +56,7 @@ class SliceBatch(NamedTuple):
 
 
 class StepLoader:
-    """Batches of a shuffled set; batch number ``step`` is a function of the set, the seed and its place among processes.
+    """Batches of a shuffled set; batch number ``step`` is a function of set, seed and place among processes.
 
     One pass over the iterator is one Lightning epoch: it ends at the next multiple of a fixed number of steps. The set
     itself is reshuffled whenever it has been used up. ``state_dict`` holds the step, so that a resumed run goes on
@@ -216,7 +216,7 @@ class SliceDataModule(L.LightningDataModule):
         self._require_batch(1)
         self._n_slices = len(label)
         held_out = np.flatnonzero(np.isin(label, self.validation_realisations))
-        most = _FITTED_BYTES // (4 * self.n_pixels**2)
+        most = max(1, _FITTED_BYTES // (4 * self.n_pixels**2))
         fitted = sample(self._rows, label[self._rows], most, seed=seed)
         judged = sample(held_out, label[held_out], most, seed=seed)
         self.training, self.training_label = load(self.path, fitted), label[fitted]

@@ -26,9 +26,9 @@ DEVICE_SHARE = 0.3
 HOST_SHARE = 0.5
 # Pixels read at a time, as float32.
 _READ_BYTES = 2**26
-# Threads that read from a file, one at a time for HDF5 has a lock, while the other one looks at pixels; and batches read
-# ahead of the training.
+# Threads that read from a file: HDF5 lets one read at a time, while the other one looks at pixels.
 _N_READERS = 2
+# Batches read ahead of the training.
 _N_AHEAD = 4
 
 Memory = Literal["auto", "device", "host", "file"]
@@ -153,7 +153,7 @@ def load(path: Path, rows: np.ndarray, *, device: torch.device | str = "cpu") ->
 def sample(rows: np.ndarray, label: np.ndarray, limit: int, *, seed: int) -> np.ndarray:
     """Return at most ``limit`` rows: of each realisation the same share, drawn at random.
 
-    Every realisation is kept, because realisations differ by more than slices of one do.
+    As many realisations as the limit allows are kept, because they differ by more than slices of one do.
 
     Parameters
     ----------
