@@ -1,10 +1,15 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 from cosmogan.errors import UserError
+from cosmogan.networks import spectral_prior
 from cosmogan.networks.base import count_parameters
+from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.spectral_prior import PatchCritic, SpectralPriorGenerator, smooth
 from cosmogan.slices import SliceMetadata
@@ -67,6 +72,54 @@ def test_the_spectral_prior_is_equivariant_under_shifts_by_eight_pixels():
         torch.testing.assert_close(shifted, expected, rtol=FFT_ROUNDING, atol=0)
         # Twin: the patches of 8 pixels can be told from each other inside.
         assert not torch.allclose(generator(latent.roll(3, 2)), generator(latent).roll(3, 1), rtol=FFT_ROUNDING)
+
+
+def mirrored(network: nn.Module) -> nn.Module:
+    """Return a copy of the spectral prior's network with all its weights seen in a mirror."""
+    other = copy.deepcopy(network)
+    # Columns of the two by two pixels that are channels change places.
+    swapped = torch.tensor([1, 0, 3, 2])
+    with torch.no_grad():
+        for module in other.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.copy_(module.weight.flip(3))
+        other.enter.weight.copy_(other.enter.weight[:, torch.cat([swapped, swapped + 4])])
+        other.leave.weight.copy_(other.leave.weight[swapped])
+        other.leave.bias.copy_(other.leave.bias[swapped])
+    return other
+
+
+def test_no_diagonal_is_built_into_the_spectral_prior(monkeypatch: pytest.MonkeyPatch):
+    def difference() -> float:
+        generator = SpectralPriorGenerator(32, width=8, smoothing=1.0)
+        stir(generator)
+        latent = noise(2, 2, 32, 32)
+        with torch.no_grad():
+            expected = generator(latent).flip(2)
+            generator.network = mirrored(generator.network)
+            return float((generator(latent.flip(3)) / expected - 1).abs().max())
+
+    assert difference() < FFT_ROUNDING
+    # Twin: with three taps, halving shifts everything towards one corner.
+    monkeypatch.setattr(spectral_prior, "_halving", lambda n_in, n_out: CircularConvolution(n_in, n_out, 3, stride=2))
+    assert difference() > 100 * FFT_ROUNDING
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (4, 2)])
+def test_periodic_convolutions_are_those_of_torch(kernel_size: int, stride: int):
+    ours = CircularConvolution(3, 5, kernel_size, stride=stride)
+    theirs = nn.Conv2d(3, 5, kernel_size, stride=stride, padding=1, padding_mode="circular")
+    theirs.load_state_dict(ours.state_dict())
+    values = noise(2, 3, 8, 8).requires_grad_(True)
+    results = [layer(values) for layer in (ours, theirs)]
+    torch.testing.assert_close(*results)
+    # Twice differentiated, as a gradient penalty does.
+    for result, layer in zip(results, (ours, theirs), strict=True):
+        (gradient,) = torch.autograd.grad(result.square().sum(), values, create_graph=True)
+        gradient.square().sum().backward(inputs=[layer.weight])
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-3)
+    # Twin: it is not a margin of zeros.
+    assert not torch.allclose(nn.Conv2d.forward(ours, values), results[0], rtol=0.05)
 
 
 def test_the_dcgan_is_not_periodic():
