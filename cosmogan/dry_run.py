@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
+from cosmogan.callbacks.alarms import Alarms
 from cosmogan.callbacks.progress import SliceProgress
 from cosmogan.checkpoint_file import CheckpointFile
 from cosmogan.data import SliceDataModule
 from cosmogan.gan import CosmoGAN
 from cosmogan.log import MetricsFile
-from cosmogan.networks.base import count_parameters
+from cosmogan.networks.cost import count_cost
 
 # Each kind of step is taken once to warm up (allocators, compilers), then this many times to be measured.
 _REPEATS = 2
@@ -56,7 +57,8 @@ def dry_run(module: CosmoGAN, data: SliceDataModule, trainer: L.Trainer, *, n_pr
     # One pass of these steps, however short the run itself is.
     data.slices_per_epoch, module.max_slices = n_slices, max(max_slices, n_slices)
     with tempfile.TemporaryDirectory(prefix="cosmogan-dry-run-") as folder:
-        callbacks = [c for c in trainer.callbacks if not isinstance(c, Checkpoint | SaveConfigCallback | SliceProgress)]  # type: ignore[attr-defined]
+        left_out = (Checkpoint, SaveConfigCallback, SliceProgress, Alarms, Announcement)
+        callbacks = [c for c in trainer.callbacks if not isinstance(c, left_out)]  # type: ignore[attr-defined]
         L.Trainer(
             accelerator=trainer.accelerator,
             devices=1,
@@ -76,7 +78,7 @@ def dry_run(module: CosmoGAN, data: SliceDataModule, trainer: L.Trainer, *, n_pr
     data.slices_per_epoch, module.max_slices = slices_per_epoch, max_slices
     used = out.exists() and any(out.iterdir())
     sections = {
-        "networks": _networks(module),
+        "networks": count_cost(module.generator, module.critic).lines(),
         "memory": trial.memory(data),
         "data": plan.split(),
         "steps": plan.steps(),
@@ -88,9 +90,18 @@ def dry_run(module: CosmoGAN, data: SliceDataModule, trainer: L.Trainer, *, n_pr
         ],
         "run folder": [f"{out}" + (" (in use: add --resume or --overwrite)" if used else "")],
     }
-    return "\n".join(
-        f"{name if first else '':12s}{line}" for name, lines in sections.items() for first, line in _marked(lines)
-    )
+    return columns(sections)
+
+
+def columns(sections: Mapping[str, Sequence[str]]) -> str:
+    """Return named lines, the name before the first of them only.
+
+    >>> print(columns({"steps": ["10 of 16 slices", "2 validations"]}))
+    steps       10 of 16 slices
+                2 validations
+    """
+    rows = [(name if line is lines[0] else "", line) for name, lines in sections.items() for line in lines]
+    return "\n".join(f"{name:12s}{line}" for name, line in rows)
 
 
 class Plan:
@@ -144,6 +155,27 @@ class Plan:
             shares,
             f"{self.n_validations:,} validations, one every {self._between:,} steps",
         ]
+
+
+class Announcement(L.Callback):
+    """Say before the first step, on standard error, what the run is: one block of plain lines."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Print in the first process."""
+        assert isinstance(module, CosmoGAN)
+        if not trainer.is_global_zero:
+            return
+        plan = Plan(module, trainer.datamodule, n_processes=trainer.world_size)  # type: ignore[attr-defined]
+        sections = {
+            "networks": count_cost(module.generator, module.critic).lines(),
+            "data": plan.split(),
+            "steps": plan.steps(),
+            "precision": [str(trainer.precision)],
+            "devices": [f"{trainer.world_size} x {module.device.type}"],
+        }
+        if module.n_slices_seen:
+            sections["going on"] = [f"after {module.n_slices_seen:,} slices"]
+        print(columns(sections), file=sys.stderr, flush=True)
 
 
 class Trial(L.Callback):
@@ -224,29 +256,6 @@ class Trial(L.Callback):
         ]
 
 
-def _networks(module: CosmoGAN) -> list[str]:
-    side, device = module.critic.patch_pixels, module.device
-    latent = torch.zeros(1, *module.generator.training_latent_shape, device=device)
-    values = torch.zeros(1, side, side, device=device)
-    rows = []
-    for name, network, inputs in (("generator", module.generator, latent), ("critic", module.critic, values)):
-        rows.append(
-            f"{name:10s} {type(network).__name__:24s} {count_parameters(network):12,} parameters "
-            f"{_flop(network, inputs) / 1e9:8.3g} GFLOP per slice"
-        )
-    return rows
-
-
-@torch.no_grad()
-def _flop(network: nn.Module, inputs: Tensor) -> int:
-    """Return the floating-point operations of matrix products and convolutions of one pass forward."""
-    training = network.training
-    with FlopCounterMode(display=False) as counter:
-        network.eval().forward(inputs)
-    network.train(training)
-    return counter.get_total_flops()
-
-
 def _size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -316,7 +325,3 @@ def _duration(seconds: float) -> str:
 
 def _binary(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:,.1f} GiB"
-
-
-def _marked(lines: list[str]) -> Iterator[tuple[bool, str]]:
-    return ((number == 0, line) for number, line in enumerate(lines))

@@ -19,11 +19,14 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from cosmogan.callbacks.alarms import Alarms
+from cosmogan.callbacks.checkpoints import BestCheckpoints
 from cosmogan.callbacks.physics import PhysicsValidation
 from cosmogan.callbacks.progress import SliceProgress
 from cosmogan.checkpoint_file import CheckpointFile
 from cosmogan.cli import plain_message
 from cosmogan.data import SliceDataModule
+from cosmogan.dry_run import Announcement
 from cosmogan.errors import UserError
 from cosmogan.gan import CosmoGAN
 from cosmogan.interruption import Interrupted, Interruption
@@ -162,6 +165,8 @@ class _FitCLI(LightningCLI):
             "--dry_run", type=bool, default=False, help="print cost, memory, data split and steps; try one step of each"
         )
         parser.add_lightning_class_args(PhysicsValidation, "validation")
+        # Behind the validation, of whose measurements it makes use.
+        parser.add_lightning_class_args(Alarms, "alarms")
         for network in ("generator", "critic"):
             parser.link_arguments("data.n_pixels", f"model.{network}.init_args.n_pixels", apply_on="instantiate")
 
@@ -194,7 +199,16 @@ class _FitCLI(LightningCLI):
                 )
 
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ModuleNotFoundError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            # Such as the package of a logger.
+            raise UserError(f"a class named in the recipe needs what is not installed: {cause}") from None
         self.model.recipe = self.recipe
         data: SliceDataModule = self.datamodule
         if self.resumption is not None:
@@ -212,14 +226,19 @@ class _FitCLI(LightningCLI):
         trainer.default_root_dir = out
         seen = self.resumption.n_slices_seen if self.resumption else 0
         trainer.logger = run_loggers(out, trainer.logger, n_slices_seen=seen)
-        # Two, because `save_last` follows the best one and would leave out passes without a record.
+        # `save_last` of Lightning follows the best ones and would leave out passes without a record.
         common: dict[str, Any] = {"dirpath": out, "save_on_train_epoch_end": False, "enable_version_counter": False}
-        best = ModelCheckpoint(filename="best", monitor="score", mode="min", **common)
-        last = ModelCheckpoint(filename="last", **common)
+        kept = [
+            BestCheckpoints(out, name="best"),
+            BestCheckpoints(Path(out) / "checkpoints", keep=self.config_init.validation.keep),
+            ModelCheckpoint(filename="last", **common),
+        ]
         self.interruption = Interruption()
         try:
             self._distribute(trainer)
-            return super().instantiate_trainer(**kwargs, callbacks=[best, last, SliceProgress(), self.interruption])
+            named = trainer.callbacks or []
+            callbacks = [*(named if isinstance(named, list) else [named]), Announcement(), SliceProgress(), *kept]
+            return super().instantiate_trainer(**kwargs, callbacks=[*callbacks, self.interruption])
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise

@@ -123,7 +123,7 @@ def find_resumption(out: Path, *, checkpoint: str | None, resume: bool, overwrit
 
 def remove_checkpoints(out: Path) -> None:
     """Remove the checkpoints of a run that is started over, lest the new one goes on from them."""
-    for path in (out / LAST, *out.glob("best*.ckpt")):
+    for path in (out / LAST, *out.glob("best*.ckpt"), *out.glob("checkpoints/slices_*_score_*.ckpt")):
         path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,279 @@
+"""Plain words when a training goes wrong: collapse, an overfitted critic, a critic that cannot tell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cosmogan.callbacks.physics import CROSS_POWER, Measured, PhysicsValidation
+from cosmogan.callbacks.shares import measure_shared
+from cosmogan.data import SliceDataModule, augment
+from cosmogan.errors import UserError
+from cosmogan.gan import CosmoGAN
+from cosmogan.networks.base import full_precision
+
+# Independent slices have no coherence; a generator that draws from twenty templates has this much.
+_ALIKE, _SURE = 0.05, 4.0
+# ln P(k) of mocks that are not copies scatters by 0.86 to 1.12 of what simulated slices do (lognormal, copula, other
+# simulations; boxes of 100 and 500 Mpc), copies not at all.
+_MONOTONOUS = 0.5
+# Before mocks have this share of the power they are no slices yet, and alike because they are empty.
+_EMPTY = 0.1
+# A realisation of 100 Mpc differs from others by up to TODO in the mean score, without any overfitting.
+_OVERFITTED = 1.0
+# With 256 slices of either kind, chance alone is within this of 1/2 in 95 of 100 validations.
+_UNDECIDED = 0.05
+# A critic that ranks this share of pairs rightly has learnt something; one that has not by the middle never will.
+_TELLS, _MIDDLE = 0.6, 0.5
+# Validations in a row before an alarm is raised: that scores agree at one happens to any training.
+_PATIENCE = {"undecided": 3}
+# Of the places where the critic looks, the same at every validation.
+_SEED = 2**31 - 3
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How different mocks are from each other, medians over the rings of P(k) that count.
+
+    Parameters
+    ----------
+    coherence
+        Cross power of different mocks over their P(k), beyond that of held-out slices: 0 if independent, 1 for copies.
+    error
+        What the coherence scatters by in one ring, if mocks are as independent as held-out slices.
+    scatter
+        Standard deviation of ln P(k) between mocks over that between held-out slices: 0 for copies.
+    power
+        P(k) of mocks over that of held-out slices.
+    """
+
+    coherence: float
+    error: float
+    scatter: float
+    power: float
+
+    @property
+    def alike(self) -> bool:
+        """Whether mocks have structure in common."""
+        return self.coherence > _ALIKE and self.coherence > _SURE * self.error
+
+    @property
+    def monotonous(self) -> bool:
+        """Whether mocks hardly differ in P(k)."""
+        return self.scatter < _MONOTONOUS
+
+
+def measure_variety(mocks: Measured, held_out: Measured, judged: np.ndarray) -> Variety:
+    """Compare how much mocks differ among themselves with how much held-out slices do.
+
+    Parameters
+    ----------
+    mocks, held_out
+        As `PhysicsValidation` measured them.
+    judged
+        Which rings count, bool, shape ``(n_bins,)``.
+    """
+    coherence, error, scatter, means = [], [], [], []
+    for measured in (mocks, held_out):
+        power, cross = measured["power_spectrum"][:, judged], measured[CROSS_POWER][:, judged]
+        mean = np.maximum(power.mean(0), np.finfo(float).tiny)
+        means.append(mean)
+        coherence.append(np.nanmean(cross, 0) / mean)
+        error.append(np.nanstd(cross, 0) / mean)
+        # A slice without any structure has no logarithm.
+        scatter.append(np.log(np.maximum(power, np.finfo(float).tiny)).std(0))
+    # Copies would make the mocks' own error large.
+    n_mocks, n_held_out = len(mocks["power_spectrum"]), len(held_out["power_spectrum"])
+    expected = error[1] * np.sqrt(1 / n_mocks + 1 / n_held_out)
+    return Variety(
+        coherence=float(np.median(coherence[0] - coherence[1])),
+        error=float(np.median(expected)),
+        scatter=float(np.median(scatter[0] / scatter[1])),
+        power=float(np.median(means[0] / means[1])),
+    )
+
+
+def measure_gap(training: np.ndarray, held_out: np.ndarray) -> float:
+    """Return by how much a critic prefers training slices to held-out ones, in units of their scatter.
+
+    Parameters
+    ----------
+    training, held_out
+        Scores, shape ``(n,)`` each.
+    """
+    scatter = np.sqrt(0.5 * (training.var() + held_out.var()))
+    return float((training.mean() - held_out.mean()) / scatter) if scatter > 0 else 0.0
+
+
+def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
+    """Return the share of pairs in which the real slice has the higher score: 1/2 for a critic that cannot tell.
+
+    Parameters
+    ----------
+    real, mocks
+        Scores, shape ``(n,)`` each.
+    """
+    first, second = real[:, None], mocks[None]
+    return float(0.5 * ((first > second).mean() + (first >= second).mean()))
+
+
+def _sentence(kind: str, streak: int, variety: Variety, gap: float, separation: float) -> str:
+    """Return what is wrong and what to change."""
+    penalty = "raise the weight of model.penalty"
+    since = f" for {streak} validations" if streak > 1 else ""
+    if kind == "score":
+        return (
+            f"the score is not a number{since}: mocks hold infinite or undefined pixels, and no checkpoint is kept as "
+            "one of the best; lower model.generator_lr, or choose another transform"
+        )
+    if kind == "collapse":
+        how = (
+            f"different mocks are {variety.coherence:.0%} coherent, beyond what held-out slices are"
+            if variety.alike
+            else f"ln P(k) of mocks scatters by {variety.scatter:.0%} of what it does between held-out slices"
+        )
+        return (
+            f"mode collapse{since}: {how}; lower model.generator_lr, {penalty}, or take a critic that sees the variety "
+            "of a batch (PatchCritic)"
+        )
+    if kind == "overfitted":
+        return (
+            f"the critic is overfitted{since}: it scores training slices above held-out ones by {gap:.1f} times their "
+            f"scatter; train on more realisations, keep data.augment on, {penalty}, or narrow the critic"
+        )
+    return (
+        f"the critic cannot tell mocks from slices{since}: it ranks {separation:.0%} of the pairs rightly, and chance "
+        "would 50%; training is done if the scores in metrics.csv are good enough; if not, widen the critic, raise "
+        "model.critic_lr, or lower the weight of model.penalty"
+    )
+
+
+class Alarms(L.Callback):
+    """Say in a sentence what goes wrong and what to change, on standard error and in ``alarms.txt`` of the run folder.
+
+    Each validation logs ``coherence`` and ``variety`` of the mocks (see `Variety`), ``critic_gap``, by how much the
+    critic prefers training slices to held-out ones in units of their scatter, and ``critic_separation``, the share of
+    pairs of a training slice and a mock in which the slice has the higher score.
+
+    Parameters
+    ----------
+    n_scored
+        Slices of each kind that the critic scores per validation.
+    """
+
+    def __init__(self, n_scored: int = 256) -> None:
+        if n_scored < 2:
+            raise UserError(f"alarms.n_scored: expected at least 2, found {n_scored}")
+        self.n_scored = n_scored
+        self._has_told = False
+        # Validations in a row with a reason for an alarm, by kind.
+        self._streaks: dict[str, int] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the critic has ever told slices from mocks, and how long there has been reason for alarms."""
+        return {"has_told": self._has_told, "streaks": self._streaks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._has_told, self._streaks = state_dict["has_told"], state_dict["streaks"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Forget alarms beyond the checkpoint that the run goes on from."""
+        assert isinstance(module, CosmoGAN)
+        path = Path(trainer.default_root_dir) / "alarms.txt"
+        if trainer.is_global_zero and path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and int(line.split()[0]) <= module.n_slices_seen]
+            path.write_text("".join(kept))
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Measure, log and warn."""
+        assert isinstance(module, CosmoGAN)
+        if trainer.sanity_checking:
+            return
+        (validation,) = (c for c in trainer.callbacks if isinstance(c, PhysicsValidation))  # type: ignore[attr-defined]
+        data: SliceDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        spectrum = validation.spectrum
+        judged = spectrum.judged(data.metadata, validation.held_out[spectrum.name].mean(0))
+        variety = measure_variety(validation.mocks, validation.held_out, judged)
+        scores = self._score(trainer, module, data, validation)
+        gap = measure_gap(scores["training"], scores["held_out"])
+        separation = measure_separation(scores["training"], scores["mocks"])
+        values = {"coherence": variety.coherence, "variety": variety.scatter}
+        values |= {"critic_gap": gap, "critic_separation": separation}
+        module.log_dict(values, rank_zero_only=True)
+
+        self._has_told = self._has_told or separation > _TELLS
+        # Of networks that have just begun, little can be said.
+        late = module.n_slices_seen > _MIDDLE * module.max_slices
+        score = float(trainer.callback_metrics["score"])
+        reasons = {
+            "score": not np.isfinite(score),
+            "collapse": (variety.alike or variety.monotonous) and (late or variety.power > _EMPTY),
+            "overfitted": gap > _OVERFITTED,
+            "undecided": (late or self._has_told) and abs(separation - 0.5) < _UNDECIDED,
+        }
+        self._streaks = {kind: self._streaks.get(kind, 0) + 1 for kind, found in reasons.items() if found}
+        for kind, streak in self._streaks.items():
+            turn, between = divmod(streak, _PATIENCE.get(kind, 1))
+            # At the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
+            if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
+                self._raise(trainer, module, _sentence(kind, streak, variety, gap, separation))
+
+    def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:
+        # Above the progress bar, if there is one.
+        tqdm.write(f"alarm at {module.n_slices_seen:,} slices: {sentence}", file=sys.stderr)
+        with (Path(trainer.default_root_dir) / "alarms.txt").open("a") as file:
+            file.write(f"{module.n_slices_seen} slices: {sentence}\n")
+
+    def _score(
+        self, trainer: L.Trainer, module: CosmoGAN, data: SliceDataModule, validation: PhysicsValidation
+    ) -> dict[str, np.ndarray]:
+        """Return the critic's scores of training slices, held-out slices and mocks, as it sees them while it trains."""
+        side = module.critic.patch_pixels
+
+        def score(values: Tensor, conditions: Tensor | None) -> Tensor:
+            told = None if conditions is None or not module.critic.n_conditions else conditions.to(module.device)
+            with full_precision(module.device.type):
+                # Not compiled again for another mode.
+                return module.critic.forward(values[:, :side, :side], told)[:, None]
+
+        def turned(values: Tensor, numbers: Sequence[int], turn: bool) -> Tensor:
+            return augment(values, seed=_SEED, first=numbers[0], total=self.n_scored, turn=turn)
+
+        def score_real(density: Tensor, conditions: Tensor | None) -> np.ndarray:
+            # Neighbours in a file resemble each other, batches of the training do not.
+            order = torch.from_numpy(np.random.default_rng(_SEED).permutation(len(density))[: self.n_scored])
+
+            def measure(numbers: Sequence[int]) -> Tensor:
+                some = order[numbers[0] : numbers[-1] + 1]
+                values = module.transform(density[some].to(module.device))
+                seen = turned(values, numbers, True) if data.augment else values
+                return score(seen, None if conditions is None else conditions[some])
+
+            return measure_scores(len(order), measure)
+
+        def score_mocks(numbers: Sequence[int]) -> Tensor:
+            density = validation.make_mocks(module, data, numbers)
+            conditions = data.validation_conditions
+            told = None if conditions is None else conditions[torch.tensor(numbers) % len(conditions)]
+            return score(turned(module.transform(density), numbers, module.turn_mocks), told)
+
+        def measure_scores(n_slices: int, measure: Any) -> np.ndarray:
+            return measure_shared(trainer, n_slices, 1, measure, block=data.batch_size, device=module.device)[:, 0]
+
+        return {
+            "training": score_real(data.training, data.training_conditions),
+            "held_out": score_real(data.validation, data.validation_conditions),
+            "mocks": measure_scores(min(self.n_scored, validation.n_mocks), score_mocks),
+        }
