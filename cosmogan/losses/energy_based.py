@@ -13,8 +13,8 @@ class EnergyBased(AbstractObjective):
     """The critic's energy, minus its score, is drawn to zero for real slices and pushed to the margin for fake ones.
 
     The energy must not be negative, as the error of an autoencoder is not; with a critic whose scores can be positive
-    the loss has no lower bound. The pulling-away term of the reference is left out: it compares the slices of a batch
-    with each other, which is the task of a critic that sees their minibatch standard deviation.
+    the loss has no lower bound. The pulling-away term of the reference, which compares the mocks of a batch with each
+    other, is left out: variety is held by `StatisticPins`, and seen by critics with minibatch standard deviation.
 
     Parameters
     ----------

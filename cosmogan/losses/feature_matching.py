@@ -11,12 +11,19 @@ from cosmogan.networks.base import AbstractCritic, full_precision
 def feature_matching(critic: AbstractCritic, real: Tensor, fake: Tensor) -> Tensor:
     """Return the squared distance of mean features, averaged over features; gradients flow through ``fake`` only.
 
+    Means are over the slices given: with several processes, or parts of a batch, each matches its own.
+
     Parameters
     ----------
     critic
         Its `features` are compared.
     real, fake
         Network values ``(n, side, side)``.
+
+    Raises
+    ------
+    UserError
+        If the critic has no features to match.
 
     References
     ----------

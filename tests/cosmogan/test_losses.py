@@ -9,6 +9,7 @@ from torch import nn
 from cosmogan.errors import UserError
 from cosmogan.losses.base import AbstractObjective
 from cosmogan.losses.energy_based import EnergyBased
+from cosmogan.losses.feature_matching import feature_matching
 from cosmogan.losses.hinge import Hinge
 from cosmogan.losses.least_squares import LeastSquares
 from cosmogan.losses.minimax import Minimax
@@ -144,6 +145,13 @@ def test_objective_and_its_gradients_by_hand(by_hand: ByHand):
     torch.testing.assert_close(by_fake, each(by_hand.generator_by_fake), rtol=ROUNDING, atol=0)
     undecided = by_hand.objective.critic_loss(torch.zeros(3), torch.zeros(3))
     assert undecided.item() == pytest.approx(by_hand.undecided, rel=ROUNDING)
+
+
+@pytest.mark.parametrize("by_hand", OBJECTIVES, ids=lambda by_hand: type(by_hand.objective).__name__)
+def test_objectives_say_whether_the_generators_loss_looks_at_real_scores(by_hand: ByHand):
+    objective, fake = by_hand.objective, torch.tensor(FAKE)
+    losses = [objective.generator_loss(torch.tensor(scores), fake).item() for scores in (REAL, (3.0, 5.0))]
+    assert (losses[0] != losses[1]) is objective.pairs
 
 
 # Critic's loss if it is wrong, if it is right, and the generator's loss on the slices of the latter.
@@ -316,3 +324,22 @@ def test_penalties_are_float32_under_autocast_and_do_not_reach_the_slices(penalt
 def test_senseless_penalties_are_refused(make, expected: str):
     with pytest.raises(UserError, match=expected):
         make()
+
+
+def test_feature_matching_by_hand_and_its_gradient():
+    class Pixels(QuadraticCritic):
+        def features(self, values: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+            return self.curvature * values.flatten(1)
+
+    critic, fake = Pixels(3.0), FAKE_SLICES.clone().requires_grad_(True)
+    matched = feature_matching(critic, REAL_SLICES, fake)
+    # Mean features: 3 times (1.5, 0.5, -0.5, 1.5) and (0, 0, 0, -0.5).
+    assert matched.item() == pytest.approx(9 * (1.5**2 + 0.5**2 + 0.5**2 + 2.0**2) / 4, rel=ROUNDING)
+    (gradient,) = torch.autograd.grad(matched, fake)
+    # Twice the difference of means, times 9, over 4 features and 2 slices.
+    by_hand = 9 * 2 * torch.tensor([[-1.5, -0.5], [0.5, -2.0]]) / 8
+    torch.testing.assert_close(gradient, by_hand.expand(2, -1, -1), rtol=ROUNDING, atol=0)
+    # The mean alone counts: the order of slices, and what differs between them, do not.
+    assert feature_matching(critic, REAL_SLICES, REAL_SLICES.mean(0, keepdim=True)).item() == 0
+    with pytest.raises(UserError, match="has no features to match"):
+        feature_matching(QuadraticCritic(3.0), REAL_SLICES, fake)
