@@ -77,12 +77,19 @@ def info(file: str, *, recipe: bool = False, card: bool = False) -> None:
 
 
 def emulators() -> None:
-    """List the emulators that ship with the package."""
-    from cosmogan.emulator import Emulator, shipped_emulators
+    """List the emulators that ship with the package: what they make, and how good they are."""
+    from cosmogan.card import headline
+    from cosmogan.emulator import Emulator, find_emulator, shipped_emulators
 
     names = shipped_emulators()
     if not names:
         print("No emulator ships with this version yet; `cosmogan fit` and `cosmogan export` make one.")
     for name in names:
-        meta = Emulator.load(name).metadata
-        print(f"{name}: {meta.n_pixels} x {meta.n_pixels}, {format_length(meta.box_size, meta.cosmology.h)}")
+        emulator = Emulator.load(name)
+        meta, size = emulator.metadata, find_emulator(name).stat().st_size
+        length = format_length(meta.box_size, meta.cosmology.h)
+        print(f"{name}: {meta.n_pixels} x {meta.n_pixels} pixels, {length}, {size / 1e6:.1f} MB")
+        if judged := headline(emulator):
+            print(f"  {judged}")
+    if names:
+        print("Their model cards: `cosmogan info NAME --card`.")
