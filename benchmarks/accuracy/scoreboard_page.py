@@ -231,7 +231,7 @@ def _set(held: dict[str, Any]) -> str:
 
 def _times(candidates: dict[str, Any], simulation: dict[str, Any] | None, machine: str) -> str:
     timed = [(name, held["sampling_seconds"]) for name, held in candidates.items() if held.get("sampling_seconds")]
-    text = f"Time per slice on {machine}: "
+    text = f"Processor time per slice on {machine}: "
     text += ", ".join(f"{name} {1e3 * seconds:.2g} ms" for name, seconds in timed) or "no emulator timed"
     if simulation is None:
         return text + ", simulation not timed."

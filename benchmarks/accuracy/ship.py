@@ -157,11 +157,11 @@ def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: 
     if simulation is not None:
         n = len(record["training"]["realisations"])
         found.append(
-            f"Simulations: {simulation['seconds']:.0f} s per realisation of {simulation['particles']}³ particles and "
-            f"its slices, {_duration(n * simulation['seconds'])} for the {n} of training and validation "
-            f"({record['machine']})."
+            f"Simulations: {simulation['seconds']:.0f} s of processor time per realisation of "
+            f"{simulation['particles']}³ particles and its slices, {_duration(n * simulation['seconds'])} for the "
+            f"{n} of training and validation, on {record['machine']}."
         )
-    text = f"Sampling: {1e3 * sampling:.2g} ms per slice"
+    text = f"Sampling: {1e3 * sampling:.2g} ms of processor time per slice"
     if simulation is not None:
         per_slice = simulation["seconds_per_slice"]
         text += f", {per_slice / sampling:.0f} times faster than its simulations ({1e3 * per_slice:.3g} ms)"
