@@ -2,7 +2,7 @@ r"""Emulators and baselines against the simulations they were learnt from, and a
 
 Makes the lognormal and the copula baseline and mocks of the emulators named, measures all of it, writes
 ``scoreboard/NAME.json`` and, from all such files, ``scoreboard.md``. What was measured before and has not changed, by
-the hashes of its files, is not measured again.
+the hashes of its files, is not measured again, so that all candidates of a box can be named each time.
 
     python scoreboard.py box500-64 --training train500.h5 --test test500.h5 --time-simulation \
         --candidates dcgan=dcgan.safetensors ours=box500-64.safetensors
@@ -122,9 +122,9 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, source) in sources.items():
             before = known.get("candidates", {}).get(name)
-            # A file of mocks says when it was written; what makes them is the same as long as the emulator is.
             candidates[name] = {"kind": kind, "source_sha256": sha256(source)}
-            if before and before["source_sha256"] == sha256(source) and enough(before, name, arguments):
+            same = before and before["source_sha256"] == candidates[name]["source_sha256"]
+            if same and enough(before, name, arguments):
                 candidates[name] = before
             else:
                 new[name], candidates[name]["sampling_seconds"] = make(name, kind, source, arguments, Path(folder))
