@@ -83,7 +83,12 @@ def fit(words: list[str]) -> Path | None:
             save_config_callback=SaveConfigCallback,
             # A resumed run writes into its own folder; `find_resumption` keeps others out.
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "enable_progress_bar": False},
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+            },
             auto_configure_optimizers=False,
         )
     except _Complete as complete:

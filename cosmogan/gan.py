@@ -178,11 +178,13 @@ class CosmoGAN(L.LightningModule):
         self.compile_mode, self.turn_mocks = compile, turn_mocks
         # Counted here and not from global_step, which counts two per batch when there are two optimisers.
         self.n_slices_seen = self.n_steps = 0
+        self._calibrated_at = -1
         self.slice_metadata: dict[str, Any] = {}
         self.training_realisations: list[int] = []
         self.conditions: list[dict[str, float | str]] = []
         # The resolved configuration as YAML, where there is one; goes into checkpoint and emulator.
         self.recipe = ""
+        self._latest: dict[str, Any] = {}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for the generator and for the critic."""
@@ -285,9 +287,14 @@ class CosmoGAN(L.LightningModule):
             self.critic.requires_grad_(True)
             decay = 0.5 ** (self.n_critic_steps * batch.total / self.average_halflife)
             update_average(self.average, self.generator, decay=decay)
-        if step % _CHECKED_EVERY == 0 and not all(torch.isfinite(value) for value in logs.values()):
-            raise UserError(self._divergence("losses"))
-        self.log_dict(logs, batch_size=len(real))
+        if step % _CHECKED_EVERY == 0:
+            finite = all(bool(torch.isfinite(value)) for value in logs.values())
+            # All processes stop together, lest the others wait for the one that does.
+            if not self.trainer.strategy.reduce_boolean_decision(finite):
+                raise UserError(self._divergence("losses"))
+        # What this step has not computed, such as a lazy penalty, keeps its value in the logs.
+        self._latest.update(logs)
+        self.log_dict(self._latest, batch_size=len(real))
         self.log("generator_rate", generator_optimizer.param_groups[0]["lr"], batch_size=len(real))
         # Lightning takes this as the place of the row.
         self.log("step", float(self.n_slices_seen), batch_size=len(real))
@@ -365,14 +372,15 @@ class CosmoGAN(L.LightningModule):
         """
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
             raise UserError(self._divergence("weights"))
-        self.average.calibrate(seed=self.seed)
+        self._calibrate()
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Only note the place: the physics callback compares whole sets of slices."""
         self.log("step", float(self.n_slices_seen), batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add, as text, what `cosmogan export` needs beside the weights."""
+        """Add, as text, what `cosmogan export` needs beside the weights; and what the next row of the logs may need."""
+        checkpoint["latest"] = {name: float(value) for name, value in self._latest.items()}
         checkpoint["cosmogan"] = json.dumps(
             {
                 "generator": {"name": type(self.generator).__name__, "settings": self.average.settings()},
@@ -391,6 +399,7 @@ class CosmoGAN(L.LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the count of slices and steps."""
+        """Take up the count of slices and steps, and the latest values of the logs."""
+        self._latest = dict(checkpoint.get("latest", {}))
         training = json.loads(checkpoint["cosmogan"])["training"]
         self.n_slices_seen, self.n_steps = training["n_slices_seen"], training["n_steps"]
