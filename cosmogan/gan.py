@@ -374,6 +374,12 @@ class CosmoGAN(L.LightningModule):
             raise UserError(self._divergence("weights"))
         self._calibrate()
 
+    def _calibrate(self) -> None:
+        """Make the averaged generator ready for use, once per step."""
+        if self._calibrated_at != self.n_steps:
+            self.average.calibrate(seed=self.seed)
+            self._calibrated_at = self.n_steps
+
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Only note the place: the physics callback compares whole sets of slices."""
         self.log("step", float(self.n_slices_seen), batch_size=1)
