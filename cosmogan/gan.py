@@ -384,8 +384,11 @@ class CosmoGAN(L.LightningModule):
         """Only note the place: the physics callback compares whole sets of slices."""
         self.log("step", float(self.n_slices_seen), batch_size=1)
 
+    @torch.no_grad()
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add, as text, what `cosmogan export` needs beside the weights; and what the next row of the logs may need."""
+        # Between validations, when a signal ends a run; the checkpoint refers to these very tensors.
+        self._calibrate()
         checkpoint["latest"] = {name: float(value) for name, value in self._latest.items()}
         checkpoint["cosmogan"] = json.dumps(
             {

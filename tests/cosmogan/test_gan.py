@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from cosmogan.data import SliceBatch, SliceDataModule
 from cosmogan.errors import UserError
+from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import ZeroCentred
 from cosmogan.losses.relativistic import Relativistic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import write_example
 from cosmogan.transforms import LogTransform
 
@@ -202,6 +204,19 @@ def test_losses_that_are_not_numbers_stop_the_training(example: Path):
         module.generator.layer.bias.fill_(math.nan)
     with pytest.raises(UserError, match=r"diverged before 6 slices: losses .* lower model.generator_lr"):
         train(module, example)
+
+
+def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_path: Path):
+    torch.manual_seed(5)
+    module = CosmoGAN(
+        SpectralPriorGenerator(N_PIXELS, width=4), SmoothCritic(), Relativistic(), LogTransform(), max_slices=12
+    )
+    train(module, example)
+    module.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    saved = load_checkpoint(tmp_path / "a.ckpt")["state_dict"]["average.field_std"]
+    assert saved != 1.0
+    module.average.calibrate(seed=module.seed)
+    assert module.average.field_std == saved
 
 
 @pytest.mark.parametrize(
