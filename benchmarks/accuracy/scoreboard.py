@@ -305,7 +305,7 @@ def rows(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 
 def check(comparison: Comparison) -> dict[str, Any]:
-    """Return mean P(k) of the mocks at a few k, and the range in which that of 64 of them lies all but surely.
+    """Return the mean density of the mocks, their P(k) at a few k, and how far P(k) of 64 of them may be from that.
 
     Five standard deviations of the mean of 64 slices, and at least 10%.
     """
@@ -314,6 +314,7 @@ def check(comparison: Comparison) -> dict[str, Any]:
     mean = entry.mocks[bins]
     reach = np.maximum(5 * entry.mocks_scatter[bins] / math.sqrt(CHECKED_SLICES), 0.1 * mean)
     return {
+        "mean_density": comparison.mocks.mean_density,
         "n_slices": CHECKED_SLICES,
         "bins": bins.tolist(),
         "k": entry.x[bins].tolist(),

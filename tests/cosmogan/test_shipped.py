@@ -1,5 +1,6 @@
 """Whatever ships: weights that load and make sensible slices, a card that tells all it has to."""
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from cosmogan.inspection import emulators
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 
 LARGEST_FILE = 8_000_000
-# The issue asks for so much; slices of the simulations agree with 1 to 0.3% in sets of 64.
-MEAN_WITHIN = 0.02
+# Means of single slices scatter by 7% at 500 Mpc and by 32% at 100 Mpc, and so do those of simulations: 64 slices say
+# little, 4096 of them 0.5%.
+MEAN_WITHIN, MANY_SLICES, SIGMAS = 0.02, 4096, 5.0
 SECTIONS = ("Data", "Cost", "Scores", "Limits", "Licence", "Recipe of its training")
 
 shipped_names = pytest.mark.parametrize(
@@ -69,9 +71,20 @@ def test_slices_are_sensible(name: str) -> None:
     assert slices.min() >= 0
     # A slice without matter anywhere is none.
     assert (slices.max((1, 2)) > 1).all()
-    assert slices.mean(dtype=np.float64) == pytest.approx(1, abs=MEAN_WITHIN)
+    error = slices.mean((1, 2)).std() / math.sqrt(len(slices))
+    told = emulator.training["shipped"]["check"]["mean_density"]
+    assert told == pytest.approx(1, abs=MEAN_WITHIN)
+    assert slices.mean(dtype=np.float64) == pytest.approx(told, abs=SIGMAS * error)
     assert power_is_expected(slices, emulator)
     assert not power_is_expected(1 + 2 * (slices - 1), emulator)
+
+
+@shipped_names
+@pytest.mark.slow
+def test_the_mean_density_is_one(name: str) -> None:
+    batches = Emulator.load(name).blocks(MANY_SLICES, seed=2**31)
+    mean = np.mean([slices.mean((1, 2), dtype=np.float64) for slices in batches])
+    assert mean == pytest.approx(1, abs=MEAN_WITHIN)
 
 
 @shipped_names
@@ -105,7 +118,7 @@ def shipped_record() -> dict[str, object]:
         "memorisation": "Mocks with a copy among the training slices: 0.0%.",
         "limits": ["It misses: P(k), within."],
         "licence": "MIT.",
-        "check": {"n_slices": 4, "bins": [0], "k": [0.1], "power": [1.0], "reach": [0.1]},
+        "check": {"mean_density": 1.0, "n_slices": 4, "bins": [0], "k": [0.1], "power": [1.0], "reach": [0.1]},
     }
 
 
