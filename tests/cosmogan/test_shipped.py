@@ -71,7 +71,7 @@ def test_slices_are_sensible(name: str) -> None:
     assert slices.min() >= 0
     # A slice without matter anywhere is none.
     assert (slices.max((1, 2)) > 1).all()
-    error = slices.mean((1, 2)).std() / math.sqrt(len(slices))
+    error = float(slices.mean((1, 2)).std()) / math.sqrt(len(slices))
     told = emulator.training["shipped"]["check"]["mean_density"]
     assert told == pytest.approx(1, abs=MEAN_WITHIN)
     assert slices.mean(dtype=np.float64) == pytest.approx(told, abs=SIGMAS * error)
