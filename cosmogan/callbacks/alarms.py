@@ -110,8 +110,9 @@ def measure_gap(training: np.ndarray, held_out: np.ndarray) -> float:
     training, held_out
         Scores, shape ``(n,)`` each.
     """
-    scatter = np.sqrt(0.5 * (training.var() + held_out.var()))
-    return float((training.mean() - held_out.mean()) / scatter) if scatter > 0 else 0.0
+    difference, scatter = training.mean() - held_out.mean(), np.sqrt(0.5 * (training.var() + held_out.var()))
+    with np.errstate(divide="ignore"):
+        return float(difference / scatter) if difference else 0.0
 
 
 def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
