@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosmogan.statistics.power_spectrum import TRUSTED_NYQUIST_FRACTION
 from cosmogan.validation.wording import in_units, number, percent
 
 BASELINES = ("lognormal", "copula")
@@ -190,7 +191,7 @@ def _size(row: dict[str, Any]) -> float | None:
 def _box(record: dict[str, Any]) -> str:
     box, candidates, floor = record["box"], record["candidates"], record["floor"]
     emulators = [name for name in candidates if name not in BASELINES]
-    low, high = box["k_F"], 0.9 * box["k_Nyquist"]
+    low, high = box["k_F"], TRUSTED_NYQUIST_FRACTION * box["k_Nyquist"]
     in_inverse_mpc = f" ({low * box['h']:.3g}-{high * box['h']:.3g} 1/Mpc)" if box["h"] else ""
     mocks = ", ".join(f"{name} {held['n_slices']:,}" for name, held in candidates.items())
     first, second = floor["sets"]

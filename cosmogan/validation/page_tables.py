@@ -140,7 +140,10 @@ def closeness_table(comparison: Comparison) -> str:
     for name, one in reference.items():
         known = _closeness_cells(training[name]) if training else []
         chi2 = number(one.chi2, figures=2)
-        rows.append(_row([one.title, *known, *_closeness_cells(one), percent(one.within), chi2], text=one.bins))
+        cells = (*known, *_closeness_cells(one), percent(one.within), chi2)
+        # What counts appears under the pointer; a paragraph below the table says it, too.
+        title = f'<td class="text" title="{escape(one.bins)}">{escape(one.title)}</td>'
+        rows.append(f"<tr>{title}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     head = (
         f'<tr><th></th>{sources}<th colspan="6">reference</th></tr><tr><th class="text">Mocks / simulation − 1</th>'
         f"{columns if training else ''}{columns}<th>bins within 2σ</th><th>χ² per bin</th></tr>"
@@ -259,6 +262,5 @@ def bins_table(comparison: Comparison, entry: StatisticComparison, *, named: boo
     )
 
 
-def _row(cells: Iterable[str], tag: str = "td", *, text: str = "") -> str:
-    title = f' title="{escape(text)}"' if text else ""
-    return f"<tr{title}>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _row(cells: Iterable[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
