@@ -60,7 +60,8 @@ class AutoencoderCritic(AbstractCritic):
         self.conditioning = Conditioning(n_conditions, width)
         layers: list[nn.Module] = [nn.LeakyReLU(_SLOPE)]
         for n_in, n_out in pairwise(channels):
-            layers += [CircularConvolution(n_in, n_out, stride=2), nn.LeakyReLU(_SLOPE)]
+            # Four taps: they lie evenly about the two pixels that become one.
+            layers += [CircularConvolution(n_in, n_out, 4, stride=2), nn.LeakyReLU(_SLOPE)]
         self.encoder = nn.Sequential(*layers, nn.Conv2d(channels[-1], code_channels, 1))
         layers = [nn.Conv2d(code_channels, channels[-1], 1), nn.LeakyReLU(_SLOPE)]
         for n_in, n_out in pairwise(reversed(channels)):

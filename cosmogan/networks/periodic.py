@@ -131,8 +131,10 @@ class PeriodicGenerator(AbstractGenerator):
 class PeriodicCritic(AbstractCritic):
     """Residual blocks of circular convolutions and pooling, means over places, minibatch standard deviation.
 
-    Scores do not change when any slice is shifted by ``2**n_halvings`` pixels, and little under other shifts, because
-    planes are averaged before they are thinned out. No normalisation layers, which gradient penalties forbid.
+    Scores do not change when any slice is shifted by ``2**n_halvings`` pixels. Under other shifts the features of an
+    untrained critic change by a third of their scatter between slices, because planes are averaged before they are
+    thinned out; with strided convolutions it would be all of it. No normalisation layers, which gradient penalties
+    forbid.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import torch
 from cosmogan import Emulator
 from cosmogan.networks.base import AbstractGenerator
 from cosmogan.networks.dcgan import DCGANGenerator
+from cosmogan.networks.periodic import PeriodicGenerator
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import AbstractTransform, GaussianisingTransform, LogTransform
@@ -33,7 +34,12 @@ def spectral() -> Emulator:
     return untrained(SpectralPriorGenerator(16, width=4, smoothing=1.0), GaussianisingTransform())
 
 
-@pytest.fixture(params=["dcgan", "spectral"])
+@pytest.fixture
+def periodic() -> Emulator:
+    return untrained(PeriodicGenerator(16, width=4, n_levels=3, latent_channels=4, tails=4.0), LogTransform())
+
+
+@pytest.fixture(params=["dcgan", "spectral", "periodic"])
 def emulator(request: pytest.FixtureRequest) -> Emulator:
     return request.getfixturevalue(request.param)
 

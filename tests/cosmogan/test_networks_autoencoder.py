@@ -56,7 +56,7 @@ def test_it_learns_to_reproduce_waves_and_nothing_else():
     optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
     phase, place = 2 * torch.pi * torch.rand(16, 1, 1), 2 * torch.pi * torch.arange(16) / 16
     waves = torch.sin(place[:, None] + phase).expand(16, 16, 16)
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         (-critic(waves)).mean().backward()
         optimizer.step()
