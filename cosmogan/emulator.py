@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 # Imported so that the names of all networks are known.
-import cosmogan.networks.autoencoder
 import cosmogan.networks.dcgan
 import cosmogan.networks.mlp
 import cosmogan.networks.periodic

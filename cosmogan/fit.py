@@ -32,7 +32,7 @@ from cosmogan.gan import CosmoGAN
 from cosmogan.interruption import Interrupted, Interruption
 from cosmogan.log import run_loggers
 
-# Objectives and penalties are named in recipes by their class; they must have been imported to be known.
+# Objectives, penalties and networks are named in recipes by their class; they must have been imported to be known.
 from cosmogan.losses.energy_based import EnergyBased  # noqa: F401
 from cosmogan.losses.hinge import Hinge  # noqa: F401
 from cosmogan.losses.least_squares import LeastSquares  # noqa: F401
@@ -41,6 +41,8 @@ from cosmogan.losses.non_saturating import NonSaturating  # noqa: F401
 from cosmogan.losses.penalties import GradientNorm, ZeroCentred  # noqa: F401
 from cosmogan.losses.relativistic import Relativistic  # noqa: F401
 from cosmogan.losses.wasserstein import Wasserstein  # noqa: F401
+from cosmogan.networks.autoencoder import AutoencoderCritic  # noqa: F401
+from cosmogan.networks.patch_critic import PatchCritic  # noqa: F401
 from cosmogan.ranks import find_rank
 from cosmogan.recipe_errors import SEE, explain, nameable
 from cosmogan.run_folder import Resumption, find_resumption, remove_checkpoints

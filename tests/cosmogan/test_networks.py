@@ -11,7 +11,8 @@ from cosmogan.networks import spectral_prior
 from cosmogan.networks.base import count_parameters
 from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
-from cosmogan.networks.spectral_prior import PatchCritic, SpectralPriorGenerator, smooth
+from cosmogan.networks.patch_critic import PatchCritic
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator, smooth
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
 from cosmogan.transforms import GaussianisingTransform

@@ -7,8 +7,9 @@ from cosmogan.networks.base import count_parameters
 from cosmogan.networks.cost import count_cost
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.mlp import MLPCritic, MLPGenerator
+from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.periodic import PeriodicCritic, PeriodicGenerator
-from cosmogan.networks.spectral_prior import PatchCritic, SpectralPriorGenerator
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 
 # One training pair of the paper's networks at 256 x 256 pixels: "about 65 GFLOP". Ours takes 61, as the generator step
 # computes no gradients of the critic's weights, which are another 5.

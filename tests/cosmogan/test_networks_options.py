@@ -11,8 +11,9 @@ from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.mlp import MLPCritic, MLPGenerator
+from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.periodic import PeriodicCritic, PeriodicGenerator
-from cosmogan.networks.spectral_prior import PatchCritic, SpectralPriorGenerator
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.networks.tails import HeavyTails
 
 # A table in float32 whose knots are 0.004 apart.
