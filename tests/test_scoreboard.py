@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -150,6 +151,7 @@ def test_wall_time_is_that_of_the_events_without_pauses(ship: ModuleType, tmp_pa
             writer.add_scalar("loss", 1.0, step, walltime=begin + 60.0 * place)
         writer.close()
     assert ship.training_seconds(tmp_path, 400) == pytest.approx(240.0)
+    assert ship.training_seconds(tmp_path, math.inf) == pytest.approx(240.0)
     assert ship.training_seconds(tmp_path, 300) == pytest.approx(180.0)
     with pytest.raises(ship.UserError, match="holds no TensorBoard events"):
         ship.training_seconds(tmp_path / "none", 300)
@@ -208,7 +210,9 @@ def test_from_slices_to_a_shipped_emulator(
     np.testing.assert_array_equal(before, after)
 
 
-def test_only_what_was_judged_ships(ship: ModuleType, dcgan: Emulator, tmp_path: Path) -> None:
+def test_only_what_was_judged_ships(
+    ship: ModuleType, dcgan: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dcgan.save(tmp_path / "ours.safetensors")
     judged = tmp_path / "box500-64.json"
     where = {"judged": judged, "run": None, "folder": tmp_path / "out"}
@@ -223,6 +227,9 @@ def test_only_what_was_judged_ships(ship: ModuleType, dcgan: Emulator, tmp_path:
     held["candidates"]["ours"] |= {"source_sha256": ship.sha256(tmp_path / "ours.safetensors"), "n_slices": 100}
     judged.write_text(json.dumps(held))
     with pytest.raises(ship.UserError, match="judged by 100 mocks"):
+        ship.ship("box500-64", tmp_path / "ours.safetensors", **where)
+    monkeypatch.setattr(ship, "LARGEST_FILE", 1000)
+    with pytest.raises(ship.UserError, match=r"MB; at most 0\.0 MB may ship"):
         ship.ship("box500-64", tmp_path / "ours.safetensors", **where)
     assert not (tmp_path / "out").exists()
 

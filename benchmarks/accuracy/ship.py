@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from cosmogan.errors import UserError
 from cosmogan.validation.wording import percent
 
 SHIPPED = Path(cosmogan.emulators.__file__).parent
-LARGEST_FILE = 8_000_000
+# The limit is 8 MB; the record of the scores, which comes in, takes some kB.
+LARGEST_FILE = 7_900_000
 # The bars are meant for so many mocks.
 LEAST_MOCKS = 5000
 LICENCE = "MIT, like the package; cite CITATION.cff and Rodriguez et al. 2018 (arXiv:1801.09070)."
@@ -79,6 +81,9 @@ def main() -> None:
 def ship(name: str, path: Path, *, judged: Path, run: Path | None, folder: Path) -> tuple[Path, Path]:
     if not judged.exists():
         raise UserError(f"{judged}: no such file; run scoreboard.py {name} first")
+    if path.stat().st_size > LARGEST_FILE:
+        size, most = path.stat().st_size / 1e6, LARGEST_FILE / 1e6
+        raise UserError(f"{path}: takes {size:.1f} MB; at most {most:.1f} MB may ship")
     record = json.loads(judged.read_text(encoding="utf-8"))
     emulator, digest = Emulator.load(path), sha256(path)
     same = [one for one, held in record["candidates"].items() if held["source_sha256"] == digest]
@@ -93,10 +98,6 @@ def ship(name: str, path: Path, *, judged: Path, run: Path | None, folder: Path)
     emulator.training["shipped"] = shipped(name, same[0], record, emulator, run)
     out = folder / f"{name}{SUFFIX}"
     emulator.save(out, overwrite=True)
-    if out.stat().st_size > LARGEST_FILE:
-        size = out.stat().st_size
-        out.unlink()
-        raise UserError(f"{out}: would take {size / 1e6:.1f} MB; at most {LARGEST_FILE / 1e6:.0f} MB may ship")
     card = out.with_suffix(".md")
     card.write_text(model_card(emulator), encoding="utf-8")
     return out, card
@@ -151,7 +152,8 @@ def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: 
     found = []
     seen = emulator.training.get("n_slices_seen")
     if run is not None:
-        found.append(f"Training: {_duration(training_seconds(run, seen))} of wall time for {seen:,} slices seen.")
+        best, whole = (_duration(training_seconds(run, n_slices)) for n_slices in (seen, math.inf))
+        found.append(f"Training: {best} of wall time for {seen:,} slices seen, {whole} for the whole run.")
     elif seen is not None:
         found.append(f"Training: {seen:,} slices seen; the wall time was not recorded.")
     if simulation is not None:
@@ -169,7 +171,7 @@ def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: 
     return found
 
 
-def training_seconds(run: Path, n_slices_seen: int) -> float:
+def training_seconds(run: Path, n_slices_seen: float) -> float:
     """Return the wall time that a run took to see so many slices, from its TensorBoard events, pauses left out.
 
     Raises
