@@ -1,4 +1,7 @@
+import importlib
+import inspect
 import math
+import pkgutil
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -6,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+import cosmogan.fit
+import cosmogan.losses
 from cosmogan.errors import UserError
 from cosmogan.losses.base import AbstractObjective
 from cosmogan.losses.energy_based import EnergyBased
@@ -152,6 +157,13 @@ def test_objectives_say_whether_the_generators_loss_looks_at_real_scores(by_hand
     objective, fake = by_hand.objective, torch.tensor(FAKE)
     losses = [objective.generator_loss(torch.tensor(scores), fake).item() for scores in (REAL, (3.0, 5.0))]
     assert (losses[0] != losses[1]) is objective.pairs
+
+
+def test_recipes_find_every_objective_and_penalty_by_its_class():
+    for module in pkgutil.iter_modules(cosmogan.losses.__path__, "cosmogan.losses."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            if isinstance(kind, type) and issubclass(kind, AbstractObjective | AbstractPenalty):
+                assert inspect.isabstract(kind) or getattr(cosmogan.fit, name, None) is kind, name
 
 
 # Critic's loss if it is wrong, if it is right, and the generator's loss on the slices of the latter.
