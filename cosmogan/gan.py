@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import lightning as L
@@ -351,9 +352,11 @@ class CosmoGAN(L.LightningModule):
                 group["lr"], group["betas"] = rate * factor, (self.betas[0], beta2)
 
     def _divergence(self, what: str) -> str:
+        last = Path(self.trainer.default_root_dir) / "last.ckpt"
+        kept = f"The last good checkpoint is {last}" if last.exists() else "There is no checkpoint yet"
         return (
-            f"training diverged before {self.n_slices_seen} slices: {what} are no longer finite. The last good "
-            "checkpoint is kept; lower model.generator_lr and model.critic_lr or raise the weight of model.penalty"
+            f"training diverged before {self.n_slices_seen} slices: {what} are no longer finite. {kept}; lower "
+            "model.generator_lr and model.critic_lr or raise the weight of model.penalty"
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -370,13 +373,13 @@ class CosmoGAN(L.LightningModule):
         UserError
             If training has diverged; the checkpoints written before stay as they are.
         """
-        if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
-            raise UserError(self._divergence("weights"))
         self._calibrate()
 
     def _calibrate(self) -> None:
-        """Make the averaged generator ready for use, once per step."""
+        """Make the averaged generator ready for use, once per step, and refuse weights that nobody should save."""
         if self._calibrated_at != self.n_steps:
+            if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
+                raise UserError(self._divergence("weights"))
             self.average.calibrate(seed=self.seed)
             self._calibrated_at = self.n_steps
 

@@ -234,6 +234,20 @@ def test_the_best_checkpoints_are_kept_and_no_score_that_is_none(tmp_path: Path,
         )
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, example: Path):
+    trainer = train(example, tmp_path, [])
+    module, last = trainer.lightning_module, tmp_path / "last.ckpt"
+    trainer.save_checkpoint(last)
+    before = last.read_bytes()
+    # One step further, as where a signal ends a run between two looks at the losses.
+    module.n_steps += 1
+    with torch.no_grad():
+        next(module.critic.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"weights are no longer finite. The last good checkpoint is .*last.ckpt"):
+        trainer.save_checkpoint(last)
+    assert last.read_bytes() == before
+
+
 def test_without_scores_there_is_no_best(tmp_path: Path, example: Path):
     train(example, tmp_path, [Scores(*[float("nan")] * 4), BestCheckpoints(tmp_path / "checkpoints", keep=2)])
     assert not list((tmp_path / "checkpoints").glob("*"))
