@@ -25,6 +25,8 @@ P, Q = (0.0, 1.0), (1.0, 0.7)
 PLACES = torch.linspace(-0.6, 1.4, 41, dtype=torch.float64)
 # Largest error of a trained critic's probability: a third of what five per cent in q change.
 PROBABILITY = 0.004
+# The same, beside the step, where the best critic is a step of height one: three times what is found.
+STEP = 0.01
 # Relative error of the smallest loss; a network rounds off the jumps of the best hinge and energy-based critics.
 LOSS = 0.01
 # Of the Wasserstein distance, of which the penalty at the largest weight leaves one or two per cent too much.
@@ -101,8 +103,8 @@ LEAST_SQUARES, PEARSON = LeastSquares(), LeastSquares(-1.0, 1.0, 0.0)
 ENERGY_BASED = EnergyBased(2.0)
 
 
-def name(argument: object) -> str | None:
-    """Return the name of a test's objective."""
+def name(argument: object) -> str:
+    """Return the name of an objective, for that of its test."""
     return type(argument).__name__ if isinstance(argument, AbstractObjective) else ""
 
 
@@ -111,7 +113,7 @@ def as_probability(objective: AbstractObjective, scores: Tensor) -> Tensor:
     if isinstance(objective, LeastSquares):
         return (scores - objective.a) / (objective.b - objective.a)
     if isinstance(objective, Relativistic):
-        # Only differences of scores count: at (p + q) = 2 p the score is set to zero.
+        # Only differences of scores count: the score is set to zero where p = q.
         return torch.sigmoid(scores - scores[(density(PLACES, *P) / density(PLACES, *Q)).log().abs().argmin()])
     return torch.sigmoid(scores)
 
@@ -135,8 +137,8 @@ def test_the_best_critic_decides_where_the_densities_cross(objective: AbstractOb
     logit = (density(PLACES, *P) / density(PLACES, *Q)).log()
     # Within a fifth of a standard deviation of the crossing a network rounds off the step.
     crossing = PLACES[logit.abs().argmin()]
-    assert (scores[crossing - 0.2 > PLACES] - 1).abs().max() < 0.03
-    assert scores[crossing + 0.2 < PLACES].abs().max() < 0.03
+    assert (scores[crossing - 0.2 > PLACES] - 1).abs().max() < STEP
+    assert scores[crossing + 0.2 < PLACES].abs().max() < STEP
     # Twin: the step lies there and nowhere else.
     assert PLACES[(scores - 0.5).abs().argmin()].item() == pytest.approx(crossing.item(), abs=0.05)
 
@@ -210,9 +212,7 @@ TARGET_MEAN, TARGET_SPREAD = 3.0, 0.5
 TOLERANCE = 0.1
 
 
-def play(
-    objective: AbstractObjective, penalty: AbstractPenalty, *, n_steps: int, n_critic_steps: int = 1
-) -> tuple[nn.Module, nn.Module]:
+def play(objective: AbstractObjective, penalty: AbstractPenalty, *, n_steps: int) -> tuple[nn.Module, nn.Module]:
     """Let a generator and a critic play; returns the generator before and the average of it after."""
     critic = Critic(energy=isinstance(objective, EnergyBased))
     generator = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -230,12 +230,11 @@ def play(
         punished = penalty(critic, real, fake, step=step, seed=step)
         (loss if punished is None else loss + punished).backward()
         optimizers[1].step()
-        if (step + 1) % n_critic_steps == 0:
-            optimizers[0].zero_grad()
-            objective.generator_loss(critic(real), critic(fake)).backward()
-            optimizers[0].step()
-            for mean, latest in zip(average.parameters(), generator.parameters(), strict=True):
-                mean.data.lerp_(latest.data, 0.02)
+        optimizers[0].zero_grad()
+        objective.generator_loss(critic(real), critic(fake)).backward()
+        optimizers[0].step()
+        for mean, latest in zip(average.parameters(), generator.parameters(), strict=True):
+            mean.data.lerp_(latest.data, 0.02)
         for schedule in schedules:
             schedule.step()
     return untrained, average
@@ -252,19 +251,21 @@ def errors(generator: nn.Module) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("objective", "penalty", "n_steps", "n_critic_steps"),
+    ("objective", "penalty", "n_steps"),
     [
-        pytest.param(RELATIVISTIC, ZeroCentred(0.2), 1000, 1, id="relativistic"),
-        pytest.param(NON_SATURATING, ZeroCentred(0.2, every=4), 1500, 1, marks=pytest.mark.slow, id="lazy"),
-        pytest.param(MINIMAX, ZeroCentred(0.2), 1500, 1, marks=pytest.mark.slow, id="minimax"),
-        pytest.param(LEAST_SQUARES, ZeroCentred(0.2), 1500, 1, marks=pytest.mark.slow, id="least-squares"),
-        pytest.param(HINGE, ZeroCentred(0.2), 1500, 1, marks=pytest.mark.slow, id="hinge"),
+        pytest.param(RELATIVISTIC, ZeroCentred(0.2), 1000, id="relativistic"),
+        pytest.param(NON_SATURATING, ZeroCentred(0.2, every=4), 1500, marks=pytest.mark.slow, id="lazy"),
+        pytest.param(MINIMAX, ZeroCentred(0.2), 1500, marks=pytest.mark.slow, id="minimax"),
+        pytest.param(LEAST_SQUARES, ZeroCentred(0.2), 1500, marks=pytest.mark.slow, id="least-squares"),
+        # Losses with kinks let the players circle longer: stronger damping.
+        pytest.param(HINGE, ZeroCentred(1.0), 1500, marks=pytest.mark.slow, id="hinge"),
+        pytest.param(ENERGY_BASED, ZeroCentred(1.0), 2000, marks=pytest.mark.slow, id="energy-based"),
     ],
 )
 def test_a_generator_learns_mean_and_spread_of_a_density(
-    objective: AbstractObjective, penalty: AbstractPenalty, n_steps: int, n_critic_steps: int
+    objective: AbstractObjective, penalty: AbstractPenalty, n_steps: int
 ):
-    untrained, trained_generator = play(objective, penalty, n_steps=n_steps, n_critic_steps=n_critic_steps)
-    assert errors(trained_generator) == pytest.approx((0, 0), abs=TOLERANCE)
+    untrained, generator = play(objective, penalty, n_steps=n_steps)
+    assert errors(generator) == pytest.approx((0, 0), abs=TOLERANCE)
     # Twin: where it came from.
     assert all(abs(error) > 2 * TOLERANCE for error in errors(untrained))
