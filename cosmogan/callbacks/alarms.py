@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +82,14 @@ def measure_variety(mocks: Measured, held_out: Measured, judged: np.ndarray) -> 
         As `PhysicsValidation` measured them.
     judged
         Which rings count, bool, shape ``(n_bins,)``.
+
+    Returns
+    -------
+        NaN where there are no two slices to compare.
     """
+    n_mocks, n_held_out = len(mocks["power_spectrum"]), len(held_out["power_spectrum"])
+    if min(n_mocks, n_held_out) < 2:
+        return Variety(coherence=math.nan, error=math.nan, scatter=math.nan, power=math.nan)
     coherence, error, scatter, means = [], [], [], []
     for measured in (mocks, held_out):
         power, cross = measured["power_spectrum"][:, judged], measured[CROSS_POWER][:, judged]
@@ -92,7 +100,6 @@ def measure_variety(mocks: Measured, held_out: Measured, judged: np.ndarray) -> 
         # A slice without any structure has no logarithm.
         scatter.append(np.log(np.maximum(power, np.finfo(float).tiny)).std(0))
     # Copies would make the mocks' own error large.
-    n_mocks, n_held_out = len(mocks["power_spectrum"]), len(held_out["power_spectrum"])
     expected = error[1] * np.sqrt(1 / n_mocks + 1 / n_held_out)
     return Variety(
         coherence=float(np.median(coherence[0] - coherence[1])),
@@ -163,7 +170,8 @@ class Alarms(L.Callback):
 
     Each validation logs ``coherence`` and ``variety`` of the mocks (see `Variety`), ``critic_gap``, by how much the
     critic prefers training slices to held-out ones in units of their scatter, and ``critic_separation``, the share of
-    pairs of a training slice and a mock in which the slice has the higher score.
+    pairs of a training slice and a mock in which the slice has the higher score. Stands behind a `PhysicsValidation` in
+    the list of callbacks.
 
     Parameters
     ----------
@@ -192,9 +200,16 @@ class Alarms(L.Callback):
         assert isinstance(module, CosmoGAN)
         path = Path(trainer.default_root_dir) / "alarms.txt"
         if trainer.is_global_zero and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and int(line.split()[0]) <= module.n_slices_seen]
-            path.write_text("".join(kept))
+            places = [(line, line.split(" ")[0]) for line in path.read_text().splitlines(keepends=True)]
+            # A line without an end was cut by a kill; one without a place is of somebody else.
+            kept = [
+                line
+                for line, place in places
+                if line.endswith("\n") and not (place.isdecimal() and int(place) > module.n_slices_seen)
+            ]
+            beside = path.with_name(".alarms.txt.part")
+            beside.write_text("".join(kept))
+            beside.replace(path)
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -227,7 +242,7 @@ class Alarms(L.Callback):
         self._streaks = {kind: self._streaks.get(kind, 0) + 1 for kind, found in reasons.items() if found}
         for kind, streak in self._streaks.items():
             turn, between = divmod(streak, _PATIENCE.get(kind, 1))
-            # At the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
+            # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
                 self._raise(trainer, module, _sentence(kind, streak, variety, gap, separation))
 

@@ -122,7 +122,7 @@ def _draw_statistic(
         top.set_xscale("log")
         if x.max() < _SHORT_RANGE * x.min():
             mark_short_range(bottom.xaxis)
-    top.set_title(f"{statistic.title}", fontsize=9.5)
+    top.set_title(statistic.title, fontsize=9.5)
     top.set_ylabel(axis_label(statistic.y_label, statistic.y_units))
     bottom.fill_between(x, -error, error, color=_SIMULATION, alpha=0.25, linewidth=0)
     bottom.axhline(0, color=_SIMULATION, linewidth=0.8)

@@ -148,6 +148,15 @@ def test_one_template_is_found_in_spite_of_noise_and_shifts():
     assert flat.power == pytest.approx(0, abs=1e-9)
 
 
+def test_one_slice_says_nothing_about_variety():
+    density = fields(6, 1)
+    power = SPECTRUM.per_slice(density, METADATA).numpy()
+    alone = {SPECTRUM.name: power, CROSS_POWER: np.full_like(power, np.nan)}
+    found = measure_variety(measured(fields(7)), alone, JUDGED)
+    assert not found.alike
+    assert not found.monotonous
+
+
 def test_separation_of_known_gaussians():
     random = np.random.default_rng(0)
     noise, other = random.standard_normal((2, N))
@@ -310,13 +319,13 @@ def test_a_critic_of_few_slices_raises_an_alarm(tmp_path: Path, n_realisations: 
 
 def test_alarms_beyond_the_checkpoint_are_forgotten(tmp_path: Path):
     path = tmp_path / "alarms.txt"
-    path.write_text("24 slices: a\n48 slices: b\n72 slices: c\n96 sli")
+    path.write_text("24 slices: a\n48 slices: b\n\nmy note\n72 slices: c\n4")
     module = SimpleNamespace(n_slices_seen=48)
     trainer = SimpleNamespace(default_root_dir=tmp_path, is_global_zero=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cosmogan.callbacks.alarms.CosmoGAN", SimpleNamespace)
         Alarms().on_train_start(trainer, module)
-    assert path.read_text() == "24 slices: a\n48 slices: b\n"
+    assert path.read_text() == "24 slices: a\n48 slices: b\n\nmy note\n"
 
 
 def test_a_critic_that_cannot_tell_raises_an_alarm_after_three_validations(tmp_path: Path, example: Path):
