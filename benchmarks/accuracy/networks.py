@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", default=",".join(RUNS))
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--n-validation", type=int, default=8, help="realisations that judge")
     parser.add_argument("--fit", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
@@ -95,7 +96,7 @@ def folder(out: Path, name: str) -> Path:
 def train(name: str, options: argparse.Namespace) -> None:
     common = [
         *RUNS[name],
-        *("--data.path", str(options.data)),
+        *("--data.path", str(options.data), "--data.n_validation", str(options.n_validation)),
         *("--trainer.precision", options.precision, "--trainer.accelerator", "cpu", "--overwrite"),
     ]
     with tempfile.TemporaryDirectory() as trial:
