@@ -149,7 +149,7 @@ class Plan:
         if self._n_processes > 1:
             each += f" in each of {self._n_processes} processes"
         kinds = Counter(self.kind(step) for step in range(self.period))
-        shares = ", ".join(f"{count} in {self.period} {kind}" for kind, count in kinds.items())
+        shares = "; ".join(f"{count} in {self.period}: {kind}" for kind, count in kinds.items())
         return [
             f"{self.n_steps:,} of {each}: {self.n_steps * self._batch:,} slices seen",
             shares,
