@@ -132,6 +132,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
         for tested in (True, False):
             chosen = {name: path for name, path in new.items() if wanted(name, arguments) == tested}
             if chosen:
+                print(f"measuring {', '.join(chosen)}: minutes for each", flush=True)
                 comparisons += compare_candidates(
                     chosen,
                     arguments.test,
