@@ -49,7 +49,7 @@ class StatisticPins(nn.Module):
     Raises
     ------
     UserError
-        If a weight or ``warmup`` is negative or ``memory`` is not positive.
+        If a weight or ``warmup`` is negative, all weights are zero or ``memory`` is not positive.
     """
 
     levels: Tensor
@@ -81,6 +81,8 @@ class StatisticPins(nn.Module):
         for name, value in (*self.weights.items(), ("warmup", warmup)):
             if not value >= 0:
                 raise UserError(f"model.pins.{name}: expected at least 0, found {value}")
+        if not any(self.weights.values()):
+            raise UserError("model.pins: all weights are zero; set model.pins to null for none")
         if not memory > 0:
             raise UserError(f"model.pins.memory: expected a positive number of slices, found {memory}")
         self.memory, self.warmup = memory, warmup
