@@ -1,10 +1,11 @@
 """A training step: the engine beside a plain loop of torch and beside a public program, what it reaches, what pays.
 
-python benchmarks/speed/training.py [engine] [public --public FOLDER] [data] [options] [compile] [--out FILE.json]
+python benchmarks/speed/training.py PART ... [--case WORDS] [--public FOLDER] [--out FILE.json]
+parts: engine, public, data, options, compile; without any, the tables of the file are printed
 
 Loops take turns in one process, a few steps each; times are per step, median of the turns with the smallest and the
 largest; ratios are medians of the ratios turn by turn. On a CPU processor time is measured. Results are
-written to the JSON file as soon as they are there, beside those of parts of earlier calls, and the tables of all are
+written to the JSON file as soon as they are there, beside those of earlier calls, and the tables of all are
 printed at the end. The data are lognormal slices, made first.
 """
 
@@ -68,6 +69,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.device, self.n_turns, self.public = arguments.device, arguments.turns, arguments.public
         self.folder = folder
+        self.cases = [case for case in CASES[self.device] if arguments.case in case.title]
         self._n_folders = 0
 
     def data(self, n_pixels: int) -> str:
@@ -110,7 +112,7 @@ class Bench:
 def measure_engine(bench: Bench) -> Results:
     """Measure engine and plain loop, and the engine in bfloat16; count operations, and those the machine can do."""
     ceilings = {str(dtype).removeprefix("torch."): ceiling(dtype, bench) for dtype in (torch.float32, torch.bfloat16)}
-    for case in CASES[bench.device]:
+    for case in bench.cases:
         module = model(case.recipe, bench.data(case.n_pixels))
         every = 0 if module.penalty is None else module.penalty.every
         if every and case.steps_per_turn % every:
@@ -135,29 +137,25 @@ def measure_public(bench: Bench) -> Results:
     module = model(case.recipe, path, generator__latent_size=64)
     data = slices(path, case.batch_size)
     values = module.transform(data.training)
-    seconds = bench.run(
-        {
-            "public program": Public(bench.public, values, case.batch_size, bench.out(), bare=False),
-            "public program, adversarial loss alone": Public(
-                bench.public, values, case.batch_size, bench.out(), bare=True
-            ),
-            "cosmogan fit": engine(module, data, bench.out(), device=bench.device),
-        },
-        case.steps_per_turn,
-    )
+    loops: dict[str, Loop] = {
+        name: Public(bench.public, values, case.batch_size, bench.out(), bare=bare, device=bench.device)
+        for name, bare in (("public program", False), ("public program, adversarial loss alone", True))
+    }
+    loops["cosmogan fit"] = engine(module, data, bench.out(), device=bench.device)
+    seconds = bench.run(loops, case.steps_per_turn)
     yield {"case": case.title, "slices": case.batch_size, "seconds": seconds}
 
 
 def measure_data(bench: Bench) -> Results:
     """Measure the engine with its data path and with one constant batch."""
-    for case in CASES[bench.device][:2]:
+    for case in bench.cases:
         loops = {"one constant batch": bench.engine(case, constant=True), "drawn and turned": bench.engine(case)}
         yield {"case": case.title, "slices": case.batch_size, "seconds": bench.run(loops, case.steps_per_turn)}
 
 
 def measure_options(bench: Bench) -> Results:
     """Measure the engine with one option after the other."""
-    for case in CASES[bench.device][:2]:
+    for case in bench.cases:
         module = model(case.recipe, bench.data(case.n_pixels))
         options: dict[str, dict[str, Any]] = {
             "as in the recipe": {},
@@ -178,7 +176,7 @@ def measure_compile(bench: Bench) -> Results:
     """Measure the engine with compiled networks; compiling falls into the turn that is not counted."""
     if bench.device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise SystemExit("compile: torch.compile needs a C++ compiler on a CPU, and there is none")
-    case = CASES[bench.device][0]
+    case = bench.cases[0]
     loops = {"compile: none": bench.engine(case), "compile: default": bench.engine(case, compile_mode="default")}
     yield {"case": case.title, "slices": case.batch_size, "seconds": bench.run(loops, case.steps_per_turn)}
 
@@ -241,38 +239,38 @@ def tables(results: dict[str, Any]) -> str:
     """Return everything measured as Markdown."""
     lines = []
     for part in (name for name in PARTS if name in results):
-        run = results[part]
-        lines += [f"{part}: {run['machine']}, load {run['load']}, {run['turns']} turns", ""]
+        lines += [f"## {part}", ""]
         lines += ["| | | ms per step | ms per slice | time over that of the first |", "|---|---|---|---|---|"]
-        for result in run["results"]:
+        for case, result in results[part].items():
             first = next(iter(result["seconds"].values()))
             for name, seconds in result["seconds"].items():
                 middle, low, high = (1e3 * value for value in spread(seconds))
                 ratios = spread([b / a for a, b in zip(first, seconds, strict=True)])
                 lines.append(
-                    f"| {result['case']} | {name} | {middle:.4g} ({low:.4g} to {high:.4g}) | "
+                    f"| {case} | {name} | {middle:.4g} ({low:.4g} to {high:.4g}) | "
                     f"{middle / result['slices']:.3g} | {ratios[0]:.3f} ({ratios[1]:.3f} to {ratios[2]:.3f}) |"
                 )
-        lines.append("")
         if part == "engine":
-            lines += [*rates(run["results"]), ""]
+            lines += ["", *rates(results[part])]
+        lines += ["", *sorted({f"{result['machine']}, {result['turns']} turns" for result in results[part].values()})]
+        lines += ["Load of the machine: " + ", ".join(result["load"] for result in results[part].values()), ""]
     return "\n".join(lines)
 
 
-def rates(results: list[dict[str, Any]]) -> list[str]:
+def rates(results: dict[str, Any]) -> list[str]:
     """Return the table of operations per second."""
     lines = [
         "| | precision | critic and generator step (GFLOP per slice) | penalty (GFLOP per slice) | reached (GFLOP/s) | "
         "ceiling (GFLOP/s) | share |",
         "|---|---|---|---|---|---|---|",
     ]
-    for result in results:
+    for case, result in results.items():
         per_step = result["pair"] + (result["penalty"] / result["every"] if result["every"] else 0)
         for loop, dtype in (("cosmogan fit", "float32"), ("cosmogan fit, bf16-mixed", "bfloat16")):
             reached, most = per_step / spread(result["seconds"][loop])[0], result["ceilings"][dtype]
             pair, penalty = (result[name] / result["slices"] / 1e9 for name in ("pair", "penalty"))
             lines.append(
-                f"| {result['case']} | {dtype} | {pair:.3g} | {penalty:.3g} | {reached / 1e9:.4g} | {most / 1e9:.4g} | "
+                f"| {case} | {dtype} | {pair:.3g} | {penalty:.3g} | {reached / 1e9:.4g} | {most / 1e9:.4g} | "
                 f"{reached / most:.0%} |"
             )
     return lines
@@ -295,6 +293,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--case", default="", help="only those whose title has this in it, such as 64²")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -309,16 +308,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(arguments, Path(name))
         for part in arguments.parts:
-            found: list[dict[str, Any]] = []
-            load = f"{os.getloadavg()[0]:.1f}"
+            load = os.getloadavg()[0]
             for result in PARTS[part](bench):
-                found.append(result)
-                results[part] = {
-                    "machine": f"{place}, torch {torch.__version__}",
-                    "load": f"{load} to {os.getloadavg()[0]:.1f}",
-                    "turns": arguments.turns,
-                    "results": found,
-                }
+                result |= {"machine": f"{place}, torch {torch.__version__}", "turns": arguments.turns}
+                load, before = os.getloadavg()[0], load
+                result["load"] = f"{before:.1f} to {load:.1f}"
+                results.setdefault(part, {})[result.pop("case")] = result
                 arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(tables(results))
 

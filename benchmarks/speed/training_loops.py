@@ -6,6 +6,7 @@ For `training.py`: the engine of `cosmogan fit`, the same training as a plain lo
 import copy
 import csv
 import importlib
+import io
 import sys
 import threading
 import time
@@ -232,17 +233,16 @@ class Plain:
 
     def __call__(self, turn: Turn) -> None:
         """Train."""
-        with Path("/dev/null").open("w") as file:
-            log = csv.writer(file)
-            while True:
-                for index in torch.randperm(len(self.density)).split(self.batch_size):
-                    if len(index) < self.batch_size:
-                        continue
-                    losses = self.step(self.density[index])
-                    if self.n_steps % _LOGGED_EVERY == 0:
-                        log.writerow([loss.item() for loss in losses])
-                    if not turn.step():
-                        return
+        log = csv.writer(io.StringIO())
+        while True:
+            for index in torch.randperm(len(self.density)).split(self.batch_size):
+                if len(index) < self.batch_size:
+                    continue
+                losses = self.step(self.density[index])
+                if self.n_steps % _LOGGED_EVERY == 0:
+                    log.writerow([loss.item() for loss in losses])
+                if not turn.step():
+                    return
 
     def step(self, density: Tensor) -> tuple[Tensor, Tensor]:
         """Train the critic, then the generator; return their losses."""
@@ -303,11 +303,16 @@ class Public:
         Slices per step.
     out
         Folder that it may write to.
+    device
+        Where to train.
     bare
-        Whether to switch off what it does beyond adversarial training: terms of its loss, detection of anomalies.
+        Whether to switch off what it does beyond adversarial training: terms of its loss, detection of anomalies, and
+        all but one of the mocks that it judges at every step.
     """
 
-    def __init__(self, folder: Path, values: Tensor, batch_size: int, out: Path, *, bare: bool) -> None:
+    def __init__(
+        self, folder: Path, values: Tensor, batch_size: int, out: Path, *, bare: bool, device: str = "cpu"
+    ) -> None:
         self.main = _import_main(folder)
         self.values, self.bare = values.unsqueeze(1), bare
         (out / "images").mkdir(parents=True)
@@ -317,7 +322,7 @@ class Public:
             "image_size": values.shape[-1],
             "batch_size": batch_size,
             "save_dir": str(out),
-            "device": torch.device("cpu"),
+            "device": torch.device(device),
             "mode": "fresh",
             "epochs": 1,
             "ngpu": 0,
@@ -326,7 +331,7 @@ class Public:
             "distributed": False,
         }
         if bare:
-            self.settings |= {"lambda_spec_mean": 0.0, "lambda_spec_var": 0.0, "lambda_fm": 0.0}
+            self.settings |= {"lambda_spec_mean": 0.0, "lambda_spec_var": 0.0, "lambda_fm": 0.0, "op_size": 1}
 
     def __call__(self, turn: Turn) -> None:
         """Train, with the set-up of its main block."""
@@ -339,7 +344,7 @@ class Public:
             radius, index = main.f_get_rad(self.values.numpy())
             mean, scatter = main.f_torch_image_spectrum(main.f_invtransform(self.values), 1, radius, index)
             histogram = main.f_compute_hist(self.values, bins=settings["bns"])
-        noise = torch.randn(settings["op_size"], 1, 1, settings["nz"])
+        noise = torch.randn(settings["op_size"], 1, 1, settings["nz"], device=settings["device"])
         batches = DataLoader(
             TensorDataset(self.values), batch_size=settings["batch_size"], shuffle=True, drop_last=True
         )
