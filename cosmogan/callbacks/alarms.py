@@ -86,10 +86,10 @@ def measure_variety(mocks: Measured, held_out: Measured, judged: np.ndarray) -> 
 
     Returns
     -------
-        NaN where there are no two slices to compare.
+        NaN where there are no two slices to compare, or mocks are no numbers.
     """
     n_mocks, n_held_out = len(mocks["power_spectrum"]), len(held_out["power_spectrum"])
-    if min(n_mocks, n_held_out) < 2:
+    if min(n_mocks, n_held_out) < 2 or not np.isfinite(mocks["power_spectrum"][:, judged]).all():
         return Variety(coherence=math.nan, error=math.nan, scatter=math.nan, power=math.nan)
     coherence, error, scatter, means = [], [], [], []
     for measured in (mocks, held_out):

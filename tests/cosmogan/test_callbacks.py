@@ -305,6 +305,15 @@ class Noise(DCGANGenerator):
         return noise(len(latent), random) + 0 * next(self.parameters()).sum()
 
 
+def test_mocks_that_are_no_numbers_raise_an_alarm_and_are_drawn(tmp_path: Path, example: Path):
+    validation = PhysicsValidation(n_mocks=8)
+    validation.make_mocks = lambda module, data, numbers: torch.full((len(numbers), 16, 16), torch.nan)  # type: ignore[method-assign]
+    train(example, tmp_path, [validation, Alarms(), BestCheckpoints(tmp_path, name="best")])
+    assert "24 slices: the score is not a number" in (tmp_path / "alarms.txt").read_text()
+    assert len(list((tmp_path / "samples").iterdir())) == 4
+    assert not (tmp_path / "best.ckpt").exists()
+
+
 @pytest.mark.parametrize(("n_realisations", "n_slices", "expected"), [(2, 8, True), (9, 45, False)])
 def test_a_critic_of_few_slices_raises_an_alarm(tmp_path: Path, n_realisations: int, n_slices: int, expected: bool):
     write_example(tmp_path / "slices.h5", n_realisations=n_realisations, n_slices=n_slices)
