@@ -94,6 +94,9 @@ class CosmoGAN(L.LightningModule):
         Longer gradients of a network are shortened to this; never if None.
     average_halflife
         Slices seen after which a generator's weights count half in the average that is validated and exported.
+    average_rampup
+        Share of the slices seen that this half-life never exceeds, so that an early average does not hold what the
+        generator was at its start; no such limit if None.
     compile
         Mode of ``torch.compile`` for both networks, or ``"none"``; ``"reduce-overhead"`` uses CUDA graphs. Gradient
         penalties, which differentiate twice, are computed without.
@@ -136,6 +139,7 @@ class CosmoGAN(L.LightningModule):
         n_microbatches: int = 1,
         max_gradient_norm: float | None = None,
         average_halflife: int = 5_000,
+        average_rampup: float | None = None,
         compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
         turn_mocks: bool = True,
         seed: int = 0,
@@ -164,6 +168,8 @@ class CosmoGAN(L.LightningModule):
         for name, share in (("final_lr", final_lr), ("final_penalty", final_penalty)):
             if share < 0:
                 raise UserError(f"model.{name}: expected a share of at least 0, found {share}")
+        if average_rampup is not None and not average_rampup > 0:
+            raise UserError(f"model.average_rampup: expected a share above 0 or null, found {average_rampup}")
         if not 0 < schedule_end <= 1:
             raise UserError(f"model.schedule_end: expected a share between 0 and 1, found {schedule_end}")
         self.automatic_optimization = False
@@ -175,7 +181,7 @@ class CosmoGAN(L.LightningModule):
         self.final_lr, self.final_penalty, self.schedule_end = final_lr, final_penalty, schedule_end
         self.final_beta2 = betas[1] if final_beta2 is None else final_beta2
         self.n_microbatches, self.max_gradient_norm = n_microbatches, max_gradient_norm
-        self.average_halflife = average_halflife
+        self.average_halflife, self.average_rampup = average_halflife, average_rampup
         self.compile_mode, self.turn_mocks = compile, turn_mocks
         # Counted here and not from global_step, which counts two per batch when there are two optimisers.
         self.n_slices_seen = self.n_steps = 0
@@ -286,7 +292,10 @@ class CosmoGAN(L.LightningModule):
                 add("generator_loss", generator_loss, share)
             self._step(generator_optimizer, self.generator)
             self.critic.requires_grad_(True)
-            decay = 0.5 ** (self.n_critic_steps * batch.total / self.average_halflife)
+            halflife = float(self.average_halflife)
+            if self.average_rampup is not None:
+                halflife = min(halflife, self.average_rampup * self.n_slices_seen)
+            decay = 0.5 ** (self.n_critic_steps * batch.total / halflife)
             update_average(self.average, self.generator, decay=decay)
         if step % _CHECKED_EVERY == 0:
             finite = all(bool(torch.isfinite(value)) for value in logs.values())

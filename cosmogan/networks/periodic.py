@@ -20,19 +20,29 @@ from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
 from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.smoothing import gaussian_kernel, smooth
+from cosmogan.slices import SliceMetadata
+from cosmogan.transforms import AbstractTransform, thin
 
 # Channels stop doubling at this many times the width.
 _WIDEST = 8
 _SLOPE = 0.2
 # The critic's planes are halved to this side or the next above it.
 _COARSEST = 4
+# Below this, logarithms would be of shot noise alone.
+_EMPTIEST = 1e-2
+# Sigmas beyond which an untrained head must not raise a density.
+_LARGEST = 15.0
+_CALIBRATION_PIXELS, _CALIBRATION_BATCH = 2**21, 32
 
 
 class PeriodicGenerator(AbstractGenerator):
-    """Residual blocks of nearest-neighbour resizing and circular 3 x 3 convolutions; a linear head makes the values.
+    """Residual blocks of resizing and circular 3 x 3 convolutions, an exponential, and the smoothing of the data.
 
     Resizing and convolution instead of transposed convolution, which spoils the spectrum of small scales. Nearest
-    neighbours, because they need no padding to be periodic and the convolution behind them interpolates.
+    neighbours, because they need no padding to be periodic and the convolution behind them interpolates. The head
+    makes ln(1 + delta) before the smoothing of the data, whose kernel is the last layer: without it, slices had a
+    hundred times too much power next to the Nyquist frequency of smoothed data.
 
     The latent of a slice is one tensor over the cells of the coarsest plane: ``latent_channels`` numbers per cell that
     the first layer sees, and, folded into further channels, one plane of noise for each block at its own resolution.
@@ -48,6 +58,8 @@ class PeriodicGenerator(AbstractGenerator):
         few layers.
     latent_channels
         Numbers per coarsest cell.
+    smoothing
+        Sigma in pixels of the Gaussian that closes the network; taken from the data by `prepare`.
     n_conditions
         Conditions per slice.
     tails
@@ -64,12 +76,19 @@ class PeriodicGenerator(AbstractGenerator):
     al. 2019, arXiv:1812.04948.
     """
 
+    emits_density = True
+    location: Tensor
+    scale: Tensor
+    mean_density: Tensor
+    kernel: Tensor
+
     def __init__(
         self,
         n_pixels: int,
         width: int = 16,
         n_levels: int = 4,
         latent_channels: int = 32,
+        smoothing: float = 0.0,
         n_conditions: int = 0,
         tails: float | None = None,
     ) -> None:
@@ -89,6 +108,35 @@ class PeriodicGenerator(AbstractGenerator):
         self.blocks = nn.ModuleList(_Doubling(n_in, n_out) for n_in, n_out in pairwise(channels))
         self.leave = CircularConvolution(width, 1)
         self.apply(_initialise)
+        # Mean and scatter of ln(1 + delta), taken from the training slices.
+        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+        # Set by `calibrate`.
+        self.register_buffer("mean_density", torch.ones(()))
+        self._set_smoothing(smoothing)
+
+    def _set_smoothing(self, smoothing: float) -> None:
+        self.smoothing = smoothing
+        self.register_buffer("kernel", gaussian_kernel(smoothing), persistent=False)
+
+    def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
+        """Take over smoothing, mean and scatter of the training slices."""
+        self._set_smoothing(metadata.smoothing)
+        logarithm = torch.log(thin(density).double().clamp_min(_EMPTIEST))
+        self.location.copy_(logarithm.mean())
+        self.scale.copy_(logarithm.std())
+
+    @torch.no_grad()
+    def calibrate(self, *, seed: int) -> None:
+        """Measure the mean density of a set of mocks, which is 1 afterwards; with conditions, on average over them."""
+        device, random = self.location.device, torch.Generator().manual_seed(seed)
+        self.mean_density.fill_(1.0)
+        means = []
+        for _ in range(max(1, _CALIBRATION_PIXELS // (_CALIBRATION_BATCH * self.n_pixels**2))):
+            latent = torch.randn(_CALIBRATION_BATCH, *self.latent_shape, generator=random).to(device)
+            conditions = torch.randn(_CALIBRATION_BATCH, self.n_conditions, generator=random).to(device)
+            means.append(self(latent, conditions if self.n_conditions else None).double().mean())
+        self.mean_density.copy_(torch.stack(means).mean())
 
     @property
     def _planes(self) -> list[int]:
@@ -113,18 +161,21 @@ class PeriodicGenerator(AbstractGenerator):
         return other
 
     def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return network values ``(n, side, side)`` of latents ``(n, n_channels, cells, cells)``."""
+        """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, n_channels, cells, cells)``."""
         coarse, *folded = self.heavy_tails(latent).split(self._planes, 1)
         features = self.enter(coarse.contiguous(memory_format=torch.channels_last))
         features = self.conditioning(features, conditions)
         for level, (block, noise) in enumerate(zip(self.blocks, folded, strict=True), start=1):
             features = block(features, functional.pixel_shuffle(noise, 2**level))
         with full_precision(latent.device.type):
-            return self.leave(functional.leaky_relu(features.to(latent.dtype), _SLOPE)).squeeze(1)
+            values = self.leave(functional.leaky_relu(features.to(latent.dtype), _SLOPE)).squeeze(1)
+            unsmoothed = torch.exp(self.location + self.scale * values.clamp(max=_LARGEST))
+            # The batches of a training are too small to be divided by their means.
+            return smooth(unsmoothed, self.kernel) / (1.0 if self.training else self.mean_density)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("n_pixels", "width", "n_levels", "latent_channels", "n_conditions", "tails")
+        names = ("n_pixels", "width", "n_levels", "latent_channels", "smoothing", "n_conditions", "tails")
         return {name: getattr(self, name) for name in names}
 
 

@@ -20,14 +20,13 @@ from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
 from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate, thin
 
 # Space-to-depth by 2 and two strided layers.
 _COARSENING = 8
-# The Gaussian kernel is cut where the slice file says: at 4 sigma, sampled at the pixels.
-_KERNEL_REACH = 4.0
 # Fit of the prior: pixels of mocks per iteration, iterations, and knots of the point transform out to 4.7 sigma, where
 # a million pixels end.
 _FIT_PIXELS = 2**21
@@ -123,10 +122,7 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def _set_smoothing(self, smoothing: float) -> None:
         self.smoothing = smoothing
-        reach = int(_KERNEL_REACH * smoothing + 0.5)
-        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-        kernel = torch.exp(-0.5 * (offsets / smoothing) ** 2) if smoothing else torch.ones(1, dtype=torch.float64)
-        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+        self.register_buffer("kernel", gaussian_kernel(smoothing), persistent=False)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -364,22 +360,6 @@ def _halving(n_in: int, n_out: int) -> nn.Conv2d:
     # Four taps lie evenly about the two pixels that become one. Three would shift all towards one corner, and slices
     # would lean to one diagonal.
     return CircularConvolution(n_in, n_out, 4, stride=2)
-
-
-def smooth(field: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve periodic fields ``(n, side, side)`` with a separable kernel ``(taps,)``.
-
-    A sum of positive terms, not a product in Fourier space: densities stay positive and exact where they are small.
-    """
-    reach = len(kernel) // 2
-    if not reach:
-        return field
-    rows = functional.conv2d(
-        functional.pad(field.unsqueeze(1), (0, 0, reach, reach), mode="circular"), kernel.view(1, 1, -1, 1)
-    )
-    return functional.conv2d(
-        functional.pad(rows, (reach, reach, 0, 0), mode="circular"), kernel.view(1, 1, 1, -1)
-    ).squeeze(1)
 
 
 def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:

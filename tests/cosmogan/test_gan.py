@@ -206,6 +206,15 @@ def test_losses_that_are_not_numbers_stop_the_training(example: Path):
         train(module, example)
 
 
+def test_early_averages_forget_the_start(example: Path):
+    start, module = make(), train(make(average_halflife=10_000, average_rampup=0.1), example)
+    slow = train(make(average_halflife=10_000), example)
+    moved = module.generator.layer.weight - start.generator.layer.weight
+    for run, expected in ((module, True), (slow, False)):
+        left = run.average.layer.weight - run.generator.layer.weight
+        assert bool(left.norm() < 0.2 * moved.norm()) == expected
+
+
 def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_path: Path):
     torch.manual_seed(5)
     module = CosmoGAN(
@@ -225,6 +234,7 @@ def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_pa
         ({"n_microbatches": 0}, "n_microbatches: expected at least 1, found 0"),
         ({"average_halflife": 0}, "average_halflife: expected at least 1"),
         ({"final_lr": -0.1}, "final_lr: expected a share"),
+        ({"average_rampup": 0.0}, "average_rampup: expected a share above 0"),
         ({"schedule_end": 1.5}, "schedule_end: expected a share between 0 and 1, found 1.5"),
     ],
 )

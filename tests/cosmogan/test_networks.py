@@ -12,7 +12,8 @@ from cosmogan.networks.base import count_parameters
 from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
-from cosmogan.networks.spectral_prior import SpectralPriorGenerator, smooth
+from cosmogan.networks.smoothing import smooth
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
 from cosmogan.transforms import GaussianisingTransform

@@ -9,7 +9,7 @@ from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import count_parameters
 from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.periodic import PeriodicCritic, PeriodicGenerator
-from cosmogan.networks.spectral_prior import smooth
+from cosmogan.networks.smoothing import smooth
 
 # Sums of some hundred terms in float64, in another order at another place.
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
