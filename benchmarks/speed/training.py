@@ -239,7 +239,7 @@ def tables(results: dict[str, Any]) -> str:
     """Return everything measured as Markdown."""
     lines = []
     for part in (name for name in PARTS if name in results):
-        lines += [f"## {part}", ""]
+        lines += [f"### {part}", ""]
         lines += ["| | | ms per step | ms per slice | time over that of the first |", "|---|---|---|---|---|"]
         for case, result in results[part].items():
             first = next(iter(result["seconds"].values()))
@@ -252,8 +252,10 @@ def tables(results: dict[str, Any]) -> str:
                 )
         if part == "engine":
             lines += ["", *rates(results[part])]
-        lines += ["", *sorted({f"{result['machine']}, {result['turns']} turns" for result in results[part].values()})]
-        lines += ["Load of the machine: " + ", ".join(result["load"] for result in results[part].values()), ""]
+        runs = list(results[part].values())
+        machines = ", ".join(sorted({run["machine"] for run in runs}))
+        turns, loads = ", ".join(str(run["turns"]) for run in runs), ", ".join(run["load"] for run in runs)
+        lines += ["", f"{machines}; turns: {turns}; load of the machine: {loads}.", ""]
     return "\n".join(lines)
 
 
