@@ -306,8 +306,7 @@ class CosmoGAN(L.LightningModule):
         self._latest.update(logs)
         self.log_dict(self._latest, batch_size=len(real))
         self.log("generator_rate", generator_optimizer.param_groups[0]["lr"], batch_size=len(real))
-        # Lightning takes this as the place of the row.
-        self.log("step", float(self.n_slices_seen), batch_size=len(real))
+        self._log_place(len(real))
 
     def _critic_of(self, batch: SliceBatch, part: slice) -> AbstractCritic:
         """Return the critic for one part of a batch."""
@@ -394,7 +393,11 @@ class CosmoGAN(L.LightningModule):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Only note the place: the physics callback compares whole sets of slices."""
-        self.log("step", float(self.n_slices_seen), batch_size=1)
+        self._log_place(1)
+
+    def _log_place(self, batch_size: int) -> None:
+        # Lightning takes this as the place of the row; in float32 it would be exact up to 17 million slices only.
+        self.log("step", torch.tensor(self.n_slices_seen, dtype=torch.float64), batch_size=batch_size)
 
     @torch.no_grad()
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from cosmogan.data import SliceBatch, SliceDataModule
 from cosmogan.errors import UserError
 from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
+from cosmogan.log import MetricsFile
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import ZeroCentred
 from cosmogan.losses.relativistic import Relativistic
@@ -213,6 +214,18 @@ def test_early_averages_forget_the_start(example: Path):
     for run, expected in ((module, True), (slow, False)):
         left = run.average.layer.weight - run.generator.layer.weight
         assert bool(left.norm() < 0.2 * moved.norm()) == expected
+
+
+def test_places_in_the_logs_are_exact_at_a_hundred_million_slices(example: Path, tmp_path: Path):
+    module = make(max_slices=100_000_011)
+    module.n_slices_seen = 99_999_999
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=-1, logger=MetricsFile(tmp_path), log_every_n_steps=1, limit_val_batches=0,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=SliceDataModule(str(example), batch_size=6, slices_per_epoch=1000))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "100000005", "100000011"]
 
 
 def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_path: Path):
