@@ -93,12 +93,19 @@ def test_what_misses_a_bar_is_bold_and_named(page: ModuleType) -> None:
     good, bad = record(power=0.029), record(power=0.031, within=0.89, auc=0.16)
     assert page.misses(good, "ours") == []
     missed = "; ".join(page.misses(bad, "ours"))
-    assert "P(k), largest of all bins against the training mean: 3.1%, asked ≤ 3.0%" in missed
-    assert "P(k), bins within 2σ against test realisations: 89%, asked ≥ 90%" in missed
+    assert "P(k), largest of all bins 3.1%, asked ≤ 3.0% (training mean)" in missed
+    assert "P(k), bins within 2σ 89%, asked ≥ 90% (test)" in missed
     assert "0.66, asked ≤ 0.65" in missed
     assert "| P(k), largest of all bins | ≤ 3.0% | 1.5% | 2.0% | 2.0% | 2.9% |" in page.render([good])
     assert "| P(k), largest of all bins | ≤ 3.0% | 1.5% | 2.0% | 2.0% | **3.1%** |" in page.render([bad])
     assert f"**ours** meets {page.n_asked(good, 'ours')} of {page.n_asked(good, 'ours')} bars." in page.render([good])
+
+
+def test_what_simulations_miss_is_said(page: ModuleType) -> None:
+    usual, odd = record(power=0.01), record(power=0.01)
+    odd["simulations"]["rows"] = rows(0.01, within=0.62)
+    assert "The training slices themselves miss" not in page.render([usual])
+    assert "The training slices themselves miss, as mocks: P(k), bins within 2σ 62%, asked ≥ 90%" in page.render([odd])
 
 
 def test_each_box_has_its_bars(page: ModuleType) -> None:

@@ -135,15 +135,20 @@ def misses(record: dict[str, Any], name: str) -> list[str]:
         Of the candidate.
     """
     held, side = record["candidates"][name]["rows"], record["box"]["side_Mpc"]
-    found = []
-    for against, lines in (("against the training mean", TRAINING), ("against test realisations", TEST)):
-        for line in lines:
-            bar, value = line.bar(side), line.value(held)
-            if line.met(held, side) is False and bar is not None and value is not None:
-                found.append(f"{line.title} {against}: {line.show(value)}, asked {asked(line, bar)}")
+    found = [f"{text} (training mean)" for text in _missed(TRAINING, held, side)]
+    found += [f"{text} (test)" for text in _missed(TEST, held, side)]
     copies = held.get(MEMORISATION, {}).get("test", {})
     if copies.get("outcome") == "fail":
         found.append(f"mocks with a copy among the training slices: {percent(copies['value'])}")
+    return found
+
+
+def _missed(lines: Sequence[Line], rows: dict[str, Any], side: int) -> list[str]:
+    found = []
+    for line in lines:
+        bar = line.bar(side)
+        if bar is not None and line.met(rows, side) is False:
+            found.append(f"{line.title} {written(line, rows)}, asked {asked(line, bar)}")
     return found
 
 
@@ -209,6 +214,12 @@ def _box(record: dict[str, Any]) -> str:
     parts = [f"## {record['name']}\n", "\n".join(f"- {fact}" for fact in facts) + "\n"]
     parts += ["### Against the mean of the training slices\n", _table(TRAINING, record, names) + "\n"]
     parts += ["### Against test realisations\n", _table(TEST, record, names) + _memorisation(record, names)]
+    chance = _missed(TEST, record["simulations"]["rows"], box["side_Mpc"])
+    if chance:
+        parts.append(
+            f"The training slices themselves miss, as mocks: {'; '.join(chance)}. There the test realisations "
+            "differ from those of the training by more than is likely, and so will whatever was learnt well.\n"
+        )
     for name in emulators:
         missed, worse = misses(record, name), beaten_by_baselines(record, name)
         met = n_asked(record, name) - len(missed)
