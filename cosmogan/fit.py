@@ -155,6 +155,8 @@ def _classes(key: str) -> list[type]:
 class _FitCLI(LightningCLI):
     """Parses the words, finds out where the run starts, and builds module, data and trainer."""
 
+    resumption: Resumption | None
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.pop("dump_header", None)
         parser = _Parser(prog="cosmogan fit", allow_abbrev=False, **kwargs)
@@ -183,22 +185,18 @@ class _FitCLI(LightningCLI):
         self.dry, self.overwrite = bool(config.dry_run), bool(config.overwrite)
         if config.trainer.precision not in _PRECISIONS:
             raise UserError(_precision_error(config.trainer.precision))
-        self.resumption: Resumption | None = find_resumption(
-            out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite or self.dry
-        )
+        resumes, self.resumption = config.resume, None
+        if not self.dry:
+            self.resumption = find_resumption(
+                out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite
+            )
         # Where a run started is no part of its recipe.
-        wished, config.ckpt_path, config.resume, config.overwrite, config.dry_run = (
-            config.resume,
-            None,
-            False,
-            False,
-            False,
-        )
+        config.ckpt_path, config.resume, config.overwrite, config.dry_run = None, False, False, False
         self.recipe = self.parser.dump(config)
         if self.resumption is not None:
             self.resumption.require_recipe(self.recipe)
             if self.resumption.n_slices_seen >= config.model.max_slices:
-                if wished:
+                if resumes:
                     raise _Complete(out)
                 raise UserError(
                     f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
@@ -272,7 +270,7 @@ class _FitCLI(LightningCLI):
         self.n_processes = trial.num_devices * trial.num_nodes
         if self.n_processes == 1:
             return
-        if trainer.strategy == "auto":
+        if trainer.strategy in ("auto", "ddp"):
             # Each loss of a GAN leaves the parameters of the other network without a gradient.
             trainer.strategy = "ddp_find_unused_parameters_true"
         if isinstance(trial.accelerator, CUDAAccelerator):

@@ -37,7 +37,6 @@ class Interruption(Checkpoint):
 
     def __init__(self) -> None:
         self._heard: signal.Signals | None = None
-        self._saved_at: int | None = None
         self.stops = False
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -57,10 +56,9 @@ class Interruption(Checkpoint):
         assert isinstance(module, CosmoGAN)
         if not self._any_heard(trainer, module.n_steps) or module.n_slices_seen >= module.max_slices:
             return
-        # Behind the last step of a pass comes a validation, which belongs before the checkpoint.
-        if trainer.is_last_batch:
-            return
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST)
+        # Behind the last step of a pass comes a validation, which writes the same file.
+        if not trainer.is_last_batch:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST)
         self.stops = True
 
     def _any_heard(self, trainer: L.Trainer, n_steps: int) -> bool:

@@ -57,7 +57,7 @@ class LinearGenerator(AbstractGenerator):
     def latent_shape(self) -> tuple[int, ...]:
         return (1, self.n_pixels, self.n_pixels)
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+    def forward(self, latent: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
         return self.layer(latent).squeeze(1)
 
     def settings(self) -> dict:
@@ -141,7 +141,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(2)
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert [process.returncode for process in processes] == [0, 0], errors[0][-2000:] + errors[1][-2000:]
     (folder / "stderr").write_text(errors[0])
     return folder
 

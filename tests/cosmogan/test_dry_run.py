@@ -75,7 +75,7 @@ def test_a_dry_run_tries_everything_and_writes_nothing(words: list[str], tmp_pat
 def test_a_dry_run_beside_a_run(words: list[str], tmp_path: Path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("")
-    assert main([*words, "--model.max_slices", "1", "--trainer.devices", "2"]) == 0
+    assert main([*words, "--model.max_slices", "1", "--trainer.devices", "2", "--resume"]) == 0
     text = capsys.readouterr().out
     assert "(in use: add --resume or --overwrite)" in text
     assert "1 of 4 slices in each of 2 processes: 8 slices seen" in text

@@ -164,7 +164,7 @@ def strike(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, step: int
 # In the middle of a pass; in its last step, whose validation comes first; in the first step of the next.
 @pytest.mark.parametrize(
     ("step", "stops_at"),
-    [(15, 15), pytest.param(12, 13, marks=pytest.mark.slow), pytest.param(13, 13, marks=pytest.mark.slow)],
+    [(15, 15), pytest.param(12, 12, marks=pytest.mark.slow), pytest.param(13, 13, marks=pytest.mark.slow)],
 )
 def test_slurm_requeues_a_job_that_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, step: int, stops_at: int
