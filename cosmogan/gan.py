@@ -217,7 +217,7 @@ class CosmoGAN(L.LightningModule):
             self.generator.prepare(data.training, transform=self.transform, metadata=data.metadata, seed=self.seed)
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
             if self.pins is not None:
-                side = self.generator.training_latent_shape[-1] if self.generator.emits_density else data.n_pixels
+                side = self.generator.training_side
                 self.pins.prepare(data.training, transform=self.transform, side=side)
         if self.compile_mode != "none":
             self.generator.compile(mode=self.compile_mode)

@@ -156,7 +156,7 @@ def _fitted(recipe: str, path: str, changes: tuple[tuple[str, Any], ...]) -> Cos
         module.transform.fit(data.training)
         module.generator.prepare(data.training, transform=module.transform, metadata=data.metadata, seed=0)
         if module.pins is not None:
-            side = module.generator.training_latent_shape[-1] if module.generator.emits_density else data.n_pixels
+            side = module.generator.training_side
             module.pins.prepare(data.training, transform=module.transform, side=side)
     return module
 

@@ -51,6 +51,11 @@ class AbstractGenerator(nn.Module, ABC):
         """As `latent_shape` for the fields that are made during training, which may be smaller."""
         return self.latent_shape
 
+    @property
+    def training_side(self) -> int:
+        """Pixels along a side of the fields that are made during training; the whole slice by default."""
+        return self.n_pixels
+
     @abstractmethod
     def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return network values, or 1 + delta, ``(n, n_pixels, n_pixels)``, of latents ``(n, *latent_shape)``.

@@ -135,6 +135,11 @@ class SpectralPriorGenerator(AbstractGenerator):
         return (2, self.training_pixels, self.training_pixels)
 
     @property
+    def training_side(self) -> int:
+        """``training_pixels``."""
+        return self.training_pixels
+
+    @property
     def bytes_per_pixel(self) -> int:
         """Memory per pixel while a slice is computed: measured at widths of 16, 32 and 64."""
         return 60 + 12 * self.width

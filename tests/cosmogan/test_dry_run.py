@@ -100,3 +100,12 @@ def test_expected_time_weighs_each_kind_by_its_share(tmp_path: Path):
     trial._marks = {"start": 0.0, "ready": 10.0, "validation": 20.0, "end": 25.0}
     # 100 steps of (7 + 3 * 3) / 4 = 4 s, 1 validation of 5 s, start of 10 s: 415 s.
     assert "about 6.9 min in all: 100 steps of 4.0 s on average, 1 validations" in trial.time()[0]
+
+
+@pytest.mark.parametrize("name", ["spectral_prior", "periodic", "dcgan", "mlp"])
+def test_the_recipe_of_every_network_takes_its_steps(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_example(tmp_path / "slices.h5", n_realisations=3, n_slices=24)
+    data, out = ("--data.path", str(tmp_path / "slices.h5")), ("--out", str(tmp_path / "run"))
+    small = ("--validation.n_mocks", "8", "--data.batch_size", "4", "--trainer.accelerator", "cpu")
+    assert main(["fit", "--config", f"networks/{name}", *data, *out, *small, "--dry-run"]) == 0
+    assert "MFLOP per slice" in capsys.readouterr().out
