@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 # The kernel is cut where the slice file says: at 4 sigma, sampled at the pixels.
 _REACH = 4.0
@@ -23,12 +25,11 @@ def smooth(field: Tensor, kernel: Tensor) -> Tensor:
 
     A sum of positive terms, not a product in Fourier space: densities stay positive and exact where they are small.
     """
-    reach = len(kernel) // 2
+    reach, side = len(kernel) // 2, field.shape[-1]
     if not reach:
         return field
-    rows = functional.conv2d(
-        functional.pad(field.unsqueeze(1), (0, 0, reach, reach), mode="circular"), kernel.view(1, 1, -1, 1)
-    )
-    return functional.conv2d(
-        functional.pad(rows, (reach, reach, 0, 0), mode="circular"), kernel.view(1, 1, 1, -1)
-    ).squeeze(1)
+    # Sums of shifted planes: convolutions of one channel are several times slower.
+    rows = torch.cat([field[:, -reach:], field, field[:, :reach]], 1)
+    field = reduce(add, (tap * rows[:, i : i + side] for i, tap in enumerate(kernel)))
+    columns = torch.cat([field[:, :, -reach:], field, field[:, :, :reach]], 2)
+    return reduce(add, (tap * columns[:, :, i : i + side] for i, tap in enumerate(kernel)))
