@@ -150,6 +150,11 @@ class CosmoGAN(L.LightningModule):
                 "model.critic: batch normalisation couples the slices of a batch, so that a gradient penalty means "
                 "nothing; set its normalisation to 'none' or model.penalty to null"
             )
+        if objective.needs_energies and not critic.scores_energies:
+            raise UserError(
+                f"model.objective: {type(objective).__name__} needs a critic whose scores are minus an energy, and "
+                f"{type(critic).__name__} has others; choose AutoencoderCritic or another objective"
+            )
         if generator.n_pixels != critic.n_pixels:
             raise UserError("model: generator and critic must have the same n_pixels")
         if generator.n_conditions != critic.n_conditions:

@@ -15,6 +15,8 @@ class AbstractObjective(ABC):
 
     # Whether `generator_loss` looks at real scores; if not, they are not computed and any may be passed.
     pairs = False
+    # Whether scores must be minus an energy, lest the losses have no lower bound.
+    needs_energies = False
 
     @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:

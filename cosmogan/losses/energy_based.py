@@ -12,9 +12,9 @@ from cosmogan.losses.base import AbstractObjective
 class EnergyBased(AbstractObjective):
     """The critic's energy, minus its score, is drawn to zero for real slices and pushed to the margin for fake ones.
 
-    The energy must not be negative, as the error of an autoencoder is not; with a critic whose scores can be positive
-    the loss has no lower bound. The pulling-away term of the reference, which compares the mocks of a batch with each
-    other, is left out: variety is held by `StatisticPins`, and seen by critics with minibatch standard deviation.
+    The energy must not be negative, as the error of `AutoencoderCritic` is not. The pulling-away term of the reference,
+    which compares the mocks of a batch with each other, is left out: variety is held by `StatisticPins`, and seen by
+    critics with minibatch standard deviation.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ class EnergyBased(AbstractObjective):
     ----------
     Zhao, Mathieu and LeCun 2017, arXiv:1609.03126, eqs. 1 and 2.
     """
+
+    needs_energies = True
 
     def __init__(self, margin: float = 1.0) -> None:
         if not margin > 0:

@@ -46,6 +46,8 @@ class AutoencoderCritic(AbstractCritic):
     Zhao, Mathieu & LeCun 2017, arXiv:1609.03126.
     """
 
+    scores_energies = True
+
     def __init__(
         self, n_pixels: int, width: int = 32, n_halvings: int = 4, code_channels: int = 32, n_conditions: int = 0
     ) -> None:
@@ -81,7 +83,7 @@ class AutoencoderCritic(AbstractCritic):
             return functional.pixel_shuffle(self.leave(decoded.to(values.dtype)), 2).squeeze(1)
 
     def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return the code, ``(n, code_channels * cells**2)``, whose angles the pulling-away term compares."""
+        """Return the code, ``(n, code_channels * cells**2)``."""
         return self._code(values, conditions).flatten(1).to(values.dtype)
 
     def _code(self, values: Tensor, conditions: Tensor | None) -> Tensor:

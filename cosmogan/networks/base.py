@@ -163,6 +163,9 @@ class AbstractCritic(nn.Module, ABC):
         super().__init__()
         self.n_pixels, self.n_conditions = n_pixels, n_conditions
 
+    # Whether scores are minus an energy, never positive.
+    scores_energies = False
+
     @property
     def patch_pixels(self) -> int:
         """Side of the patches that the critic sees; the whole slice by default."""

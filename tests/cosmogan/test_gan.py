@@ -13,9 +13,11 @@ from cosmogan.errors import UserError
 from cosmogan.export import load_checkpoint
 from cosmogan.gan import CosmoGAN
 from cosmogan.log import MetricsFile
+from cosmogan.losses.energy_based import EnergyBased
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import ZeroCentred
 from cosmogan.losses.relativistic import Relativistic
+from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import write_example
@@ -239,6 +241,12 @@ def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_pa
     assert saved != 1.0
     module.average.calibrate(seed=module.seed)
     assert module.average.field_std == saved
+
+
+def test_energies_are_asked_for_where_scores_are_not():
+    with pytest.raises(UserError, match=r"EnergyBased needs .* SmoothCritic has others; choose AutoencoderCritic"):
+        CosmoGAN(LinearGenerator(), SmoothCritic(), EnergyBased(), LogTransform())
+    CosmoGAN(LinearGenerator(), AutoencoderCritic(N_PIXELS, n_halvings=2), EnergyBased(), LogTransform())
 
 
 @pytest.mark.parametrize(
