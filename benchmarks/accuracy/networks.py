@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", default=",".join(RUNS))
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--slices", type=int, help="slices seen, in place of the trial")
     parser.add_argument("--n-validation", type=int, default=8, help="realisations that judge")
     parser.add_argument("--fit", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -99,10 +100,13 @@ def train(name: str, options: argparse.Namespace) -> None:
         *("--data.path", str(options.data), "--data.n_validation", str(options.n_validation)),
         *("--trainer.precision", options.precision, "--trainer.accelerator", "cpu", "--overwrite"),
     ]
-    with tempfile.TemporaryDirectory() as trial:
-        words = ["--out", trial, "--data.slices_per_epoch", "256", "--validation.n_mocks", "16"]
-        rate = fit([*common, *words, "--trainer.max_time", f"00:00:{_TRIAL_MINUTES:02d}:00"])
-    n_slices = round(rate * 60 * options.minutes / _VALIDATIONS / 64) * 64 * _VALIDATIONS
+    wanted = options.slices
+    if wanted is None:
+        with tempfile.TemporaryDirectory() as trial:
+            words = ["--out", trial, "--data.slices_per_epoch", "256", "--validation.n_mocks", "16"]
+            rate = fit([*common, *words, "--trainer.max_time", f"00:00:{_TRIAL_MINUTES:02d}:00"])
+        wanted = rate * 60 * options.minutes
+    n_slices = round(wanted / _VALIDATIONS / 64) * 64 * _VALIDATIONS
     out = folder(options.out, name)
     words = ["--out", str(out), "--data.slices_per_epoch", str(n_slices // _VALIDATIONS)]
     started = time.monotonic()
