@@ -15,7 +15,8 @@ import pytest
 from cosmogan.export import load_checkpoint
 from cosmogan.slices import write_example
 
-SCRIPT = Path(__file__).parents[2] / "configs" / "slurm" / "fit.sbatch"
+SCRIPTS = Path(__file__).parents[2] / "configs" / "slurm"
+SCRIPT = SCRIPTS / "fit.sbatch"
 RECIPE = """
 data: {batch_size: 2, slices_per_epoch: 24}
 model:
@@ -39,6 +40,30 @@ wait $(cat "$FAKE/task-0") || status=$?
 wait $(cat "$FAKE/task-1") || true
 exit $status
 """
+
+
+def run_script(name: str, folder: Path, *words: str, **job: str) -> subprocess.CompletedProcess[str]:
+    """Run an sbatch file with an srun that says what it was given."""
+    srun = folder / "srun"
+    srun.write_text('#!/bin/sh\necho "cores=$SRUN_CPUS_PER_TASK threads=$OMP_NUM_THREADS $*"\n')
+    srun.chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **{f"SLURM_{key}": value for key, value in job.items()}}
+    return subprocess.run(["bash", str(SCRIPTS / name), *words], env=environment, capture_output=True, text=True)
+
+
+def test_srun_is_told_the_cores_of_a_task(tmp_path: Path):
+    done = run_script("fit.sbatch", tmp_path, "--config", "c", CPUS_PER_TASK="8", NTASKS_PER_NODE="4", NNODES="2")
+    expected = "cosmogan fit --config c --resume --trainer.devices 4 --trainer.num_nodes 2"
+    assert done.stdout == f"cores=8 threads=8 -K {expected}\n"
+    done = run_script("generate.sbatch", tmp_path, "e", "m.h5", CPUS_PER_TASK="4", ARRAY_TASK_ID="3")
+    assert done.stdout == "cores=4 threads=4 cosmogan generate e -n 1000000 --seed 0 --shard 3/64 --out m.h5\n"
+
+
+def test_a_job_without_tasks_per_node_says_so(tmp_path: Path):
+    done = run_script("fit.sbatch", tmp_path, "--config", "c", NTASKS="4", NNODES="1")
+    assert done.returncode
+    assert done.stdout == ""
+    assert "set --ntasks-per-node" in done.stderr
 
 
 def n_slices_seen(folder: Path) -> int:
