@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.cli import main as cosmogan
+from cosmogan.export import load_checkpoint
 from cosmogan.networks.convolution import CircularConvolution
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", default=",".join(RUNS))
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--also", action="append", default=[], help="NAME=FOLDER of another run to show")
     parser.add_argument("--slices", type=int, help="slices seen, in place of the trial")
     parser.add_argument("--n-validation", type=int, default=8, help="realisations that judge")
     parser.add_argument("--fit", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -84,7 +86,7 @@ def main() -> None:
     if options.fit:
         # The process of one run: the generators above are known by name in it.
         sys.exit(cosmogan(["fit", *options.fit]))
-    for name in options.runs.split(","):
+    for name in options.runs.split(",") if options.runs else []:
         if not (folder(options.out, name) / "cost.json").exists():
             train(name, options)
     write(options)
@@ -126,8 +128,13 @@ def fit(words: list[str]) -> float:
 
 def write(options: argparse.Namespace) -> None:
     runs = {name: folder(options.out, name) for name in RUNS if (folder(options.out, name) / "cost.json").exists()}
+    runs |= {name: Path(path) for name, path in (each.split("=", 1) for each in options.also)}
     curves: dict[str, Any] = {}
     for name, path in runs.items():
+        if not (path / "cost.json").exists():
+            took = (path / "last.ckpt").stat().st_mtime - (path / "config.yaml").stat().st_mtime
+            seen = json.loads(load_checkpoint(path / "last.ckpt")["cosmogan"])["training"]["n_slices_seen"]
+            (path / "cost.json").write_text(json.dumps({"n_slices": seen, "minutes": took / 60}))
         with (path / "metrics.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row["score"]]
         curves[name] = {
