@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sys
 from collections import deque
@@ -128,9 +129,14 @@ class MockRun:
         return False
 
     def tie(self, some: Shard) -> Path | None:
-        """Write the index if all shards are there."""
+        """Write the index if all shards are there, or say how many are."""
         files = [shard.file(self.path) for shard in some.siblings()]
-        if not all(file.exists() for file in files):
+        n_there = sum(file.exists() for file in files)
+        if n_there < len(files):
+            # Processes of --shards have a parent that waits for all of them.
+            if multiprocessing.parent_process() is None:
+                there = f"{n_there} of {len(files)} shards are there"
+                print(f"{self.path}: {there}; it is written when all are", file=sys.stderr)
             return None
         for shard, file in zip(some.siblings(), files, strict=True):
             if not _is_made_by(file, {**self.job, "shard": f"{shard.number}/{shard.total}"}):

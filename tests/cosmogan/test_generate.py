@@ -344,6 +344,21 @@ def test_processes_of_one_machine_make_the_same(saved: str, whole: Path, tmp_pat
     assert pixel_hash(other) == pixel_hash(whole)
 
 
+def test_shards_say_how_many_are_missing(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "mocks.h5"
+    for number, expected in (("2", "1 of 3"), ("0", "2 of 3")):
+        words = ["generate", saved, "-n", str(N), "--out", str(out), "--shard", f"{number}/3"]
+        # The second time the shard is there, and the others are still missing.
+        for _ in range(2):
+            assert main(words) == 0
+            message = f"{out}: {expected} shards are there; it is written when all are"
+            assert message in capsys.readouterr().err
+    assert main([*words[:-1], "1/3"]) == 0
+    assert "shards are there" not in capsys.readouterr().err
+    with SliceReader(out) as reader:
+        assert len(reader) == N
+
+
 def test_ranks_write_a_shard_each(saved: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "mocks.h5"
     monkeypatch.setenv("WORLD_SIZE", "2")
