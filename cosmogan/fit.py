@@ -45,7 +45,7 @@ from cosmogan.networks.autoencoder import AutoencoderCritic  # noqa: F401
 from cosmogan.networks.patch_critic import PatchCritic  # noqa: F401
 from cosmogan.ranks import find_rank
 from cosmogan.recipe_errors import SEE, explain, nameable
-from cosmogan.run_folder import Resumption, find_resumption, remove_checkpoints
+from cosmogan.run_folder import Resumption, find_resumption, prepare_folder, remove_checkpoints
 
 _FLAGS = ("--overwrite", "--resume", "--dry-run")
 # Of GANs with penalties: float16 overflows, and whole networks in bfloat16 lose the densest pixels.
@@ -202,6 +202,9 @@ class _FitCLI(LightningCLI):
                     f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
                     f"model.max_slices ({config.model.max_slices}) asks for; raise --model.max_slices to go on"
                 )
+
+        if find_rank(os.environ)[0] == 0:
+            prepare_folder(out, make=not self.dry)
 
     def instantiate_classes(self) -> None:
         try:

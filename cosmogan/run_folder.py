@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +121,31 @@ def find_resumption(out: Path, *, checkpoint: str | None, resume: bool, overwrit
     if path is None:
         return None
     return Resumption(path, json.loads(load_checkpoint(path)["cosmogan"]))
+
+
+def prepare_folder(out: Path, *, make: bool) -> None:
+    """Find out whether a run can write into its folder, before anything is built.
+
+    Parameters
+    ----------
+    out
+        The run folder.
+    make
+        Make it, unless it is there.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written.
+    """
+    try:
+        # A file without a name where the file system has such; it leaves nothing behind in any case.
+        with tempfile.TemporaryFile(dir=next(one for one in (out, *out.parents) if os.path.lexists(one))):
+            pass
+        if make:
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
 
 
 def remove_checkpoints(out: Path) -> None:

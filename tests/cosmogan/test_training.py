@@ -175,6 +175,16 @@ def test_bad_recipes(tmp_path: Path, recipe: Path, example: Path, old: str, new:
         fit(words(recipe, example, tmp_path / "run"))
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry"])
+@pytest.mark.parametrize("out", ["recipe.yaml", "recipe.yaml/run", "closed/a/run"])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, recipe: Path, example: Path, out: str, more: tuple[str, ...]):
+    # Not even root makes anything in /proc.
+    (tmp_path / "closed").symlink_to("/proc")
+    with pytest.raises(UserError, match=f"{out}: cannot be written .*; choose another --out"):
+        fit(words(recipe, example, tmp_path / out, *more))
+    assert recipe.read_text() == RECIPE
+
+
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, recipe: Path, example: Path, monkeypatch):
     original = CosmoGAN.training_step
 
