@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from cosmogan.errors import UserError
 from cosmogan.processes import TERMINATED, Termination
 from cosmogan.shards import Shard, write_index
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
+from cosmogan.slices.layout import os_reason
 from cosmogan.slices.resumable import ResumableWriter
 
 # Blocks that wait for the disk while the next ones are computed.
@@ -188,10 +190,20 @@ def _is_made_by(path: Path, job: Mapping[str, Any]) -> bool:
 
 def _require_room(path: Path, needed: int) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        # A folder that cannot be written to has no room either, which is not what is wrong with it.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}); no file can be made in {folder}") from None
     part = path.with_name(path.name + ".part")
     free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
     if needed > free:
         raise UserError(
-            f"{path}: its slices need {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free in {folder}; "
+            f"{path}: its slices need {_readable(needed)} and {_readable(free)} are free in {folder}; "
             "make fewer or write elsewhere"
         )
+
+
+def _readable(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.4g} MB"

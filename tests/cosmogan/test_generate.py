@@ -4,6 +4,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -576,3 +577,21 @@ def test_a_folder_without_permission_is_refused(saved: str, tmp_path: Path, monk
     monkeypatch.setattr("cosmogan.slices.lock.os.open", refuse)
     with pytest.raises(UserError, match=r"cannot be written [(]Permission denied"):
         generate(saved, n=N, out=str(tmp_path / "mocks.h5"))
+
+
+def test_a_folder_that_cannot_be_made_is_no_want_of_room(saved: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"cannot be written [(]Not a directory[)]; no file .* {tmp_path}/file$"):
+        generate(saved, n=N, out=str(tmp_path / "file" / "mocks.h5"))
+    if Path("/proc").is_dir():
+        with pytest.raises(UserError, match=r"/proc/x/m.h5: cannot be written [(].*; no file can be made in /proc$"):
+            generate(saved, n=N, out="/proc/x/m.h5")
+
+
+def test_want_of_room_is_told_in_megabytes(saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=12_300)
+    monkeypatch.setattr("cosmogan.mock_run.shutil.disk_usage", lambda folder: usage)
+    # 100 slices of 16 x 16 in float32, with 41 bytes of labels and checksum each.
+    with pytest.raises(UserError, match=r"need 0[.]1065 MB and 0[.]0123 MB are free"):
+        generate(saved, n=N, out=str(tmp_path / "new" / "mocks.h5"))
+    assert list(tmp_path.iterdir()) == []
