@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
+import h5py
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -40,12 +41,7 @@ def read_emulator_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = (handle.metadata() or {}).get(_ENTRY)
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        pickled = zipfile.is_zipfile(path)
-        raise UserError(
-            f"{path}: is not a safetensors file"
-            + ("; it looks like a checkpoint, turn it into an emulator with `cosmogan export`" if pickled else "")
-            + ("" if pickled else f" or is damaged ({error})")
-        ) from None
+        raise UserError(f"{path}: {_what_it_is(path, error)}") from None
     if header is None:
         raise UserError(f"{path}: is a safetensors file but not an emulator written by `cosmogan export`")
     try:
@@ -62,6 +58,15 @@ def read_emulator_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "copy or export the emulator again"
         )
     return record, tensors
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """Say what a file is that safetensors cannot read."""
+    if h5py.is_hdf5(path):
+        return "is a slice file (HDF5); an emulator file was expected"
+    if zipfile.is_zipfile(path):
+        return "is not a safetensors file; it looks like a checkpoint, turn it into an emulator with `cosmogan export`"
+    return f"is not a safetensors file or is damaged ({error})"
 
 
 def write_emulator_file(path: Path, record: dict[str, Any], tensors: dict[str, Tensor], *, overwrite: bool) -> None:

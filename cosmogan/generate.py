@@ -156,6 +156,7 @@ def generate(
             "seed": seed,
             "pixels": pixels,
             "box_size": box_size,
+            "conditions": conditions,
             "quantity": quantity,
             "mean_count": mean_count,
             "dtype": dtype,

@@ -58,6 +58,14 @@ def test_files_of_conditioned_slices_say_so(told: Path, tmp_path: Path):
     np.testing.assert_array_equal(read_slices(tmp_path / "mocks.h5").slices, expected)
 
 
+def test_processes_of_one_machine_are_told_too(told: Path, tmp_path: Path):
+    out = tmp_path / "mocks.h5"
+    words = ["generate", str(told), "-n", "33", "--seed", "1", "--out", str(out), "--shards", "2"]
+    assert main([*words, "--conditions", "Omega_m=0.25"]) == 0
+    expected = Emulator.load(told).given(Omega_m=0.25).sample(33, seed=1)
+    np.testing.assert_array_equal(read_slices(out).slices, expected)
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [

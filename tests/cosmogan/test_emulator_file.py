@@ -13,6 +13,7 @@ from cosmogan import Emulator, emulator_file
 from cosmogan.cli import main
 from cosmogan.emulator_file import read_emulator_file
 from cosmogan.errors import UserError
+from cosmogan.slices import write_example
 
 
 def test_saved_and_loaded_is_the_same(emulator: Emulator, saved: Path):
@@ -36,6 +37,9 @@ def test_other_files_are_refused(tmp_path: Path, saved: Path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.ckpt")
     with pytest.raises(UserError, match="cosmogan export"):
         Emulator.load(tmp_path / "pickle.ckpt")
+    write_example(tmp_path / "slices.h5", n_realisations=1, n_slices=1)
+    with pytest.raises(UserError, match=r"slices.h5: is a slice file \(HDF5\); an emulator file was expected$"):
+        Emulator.load(tmp_path / "slices.h5")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="not an emulator"):
         Emulator.load(tmp_path / "other.safetensors")
