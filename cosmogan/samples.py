@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def numbers_of(n: int | None, first: int, indices: Iterable[int] | None) -> Sequ
         if n is None:
             raise UserError("sample: expected n, the number of slices, or indices, their numbers")
         return consecutive(n, first)
-    numbers = [int(i) for i in indices]
+    numbers = [_integer("indices", i) for i in indices]
     if first or n not in (None, len(numbers)):
         raise UserError(f"sample: indices ({len(numbers)} of them) stand instead of n and first; give one")
     require_between("n", len(numbers), 1, LARGEST_INDEX)
@@ -64,15 +65,28 @@ def numbers_of(n: int | None, first: int, indices: Iterable[int] | None) -> Sequ
 def consecutive(n: int, first: int) -> range:
     """Return ``first`` to ``first + n``, or raise `UserError` if there are no such slices."""
     require_between("n", n, 1, LARGEST_INDEX)
+    # NumPy's integers would overflow.
+    n = int(n)
     require_between("first", first, 0, LARGEST_INDEX - n)
-    return range(first, first + n)
+    return range(int(first), int(first) + n)
 
 
 def require_between(name: str, value: int, least: int, most: int) -> None:
-    """Raise `UserError` if a number is out of range."""
+    """Raise `UserError` if a number is not an integer or is out of range."""
+    value = _integer(name, value)
     if not least <= value <= most:
         limit = f"at least {least}" if value < least else f"at most {most}"
         raise UserError(f"{name}: expected {limit}, found {value}")
+
+
+def _integer(name: str, value: Any) -> int:
+    """Return an integer of Python, NumPy or torch as one of Python; floats and truth values are none."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name}: expected an integer, found {value!r}") from None
 
 
 def new_array(shape: tuple[int, ...], returns: str, device: torch.device) -> np.ndarray | torch.Tensor:

@@ -77,6 +77,13 @@ def test_chosen_slices_are_those_of_a_long_run(emulator: Emulator):
         ({"indices": [-1]}, "indices: expected at least 0"),
         ({"indices": [2**63]}, "indices: expected at most"),
         ({"indices": [1, 2], "n": 3}, "stand instead of n"),
+        ({"indices": [1, 2.0]}, "indices: expected an integer, found 2.0"),
+        ({"n": 2.0}, "n: expected an integer, found 2.0"),
+        ({"n": True}, "n: expected an integer, found True"),
+        ({"n": 1, "seed": 1.5}, "seed: expected an integer, found 1.5"),
+        ({"n": 1, "seed": "1"}, "seed: expected an integer, found '1'"),
+        ({"n": 1, "first": 0.0}, "first: expected an integer, found 0.0"),
+        ({"n": 1, "batch_size": 64.0}, "batch_size: expected an integer, found 64.0"),
         ({"n": 1, "seed": 2**64}, "seed: expected at most"),
         ({"n": 1, "returns": "jax"}, "expected one of numpy, torch, xarray"),
         ({"n": 1, "out": np.empty((1, 16, 15), np.float32)}, r"expected shape \(1, 16, 16\), found \(1, 16, 15\)"),
@@ -88,6 +95,15 @@ def test_chosen_slices_are_those_of_a_long_run(emulator: Emulator):
 def test_what_cannot_be_asked_for_is_refused(dcgan: Emulator, values, message: str):
     with pytest.raises(UserError, match=message):
         dcgan.sample(**values)
+
+
+def test_integers_of_numpy_and_torch_are_integers(dcgan: Emulator):
+    expected = dcgan.sample(2, seed=5, first=3)
+    np.testing.assert_array_equal(dcgan.sample(np.int8(2), seed=np.uint64(5), first=np.int16(3)), expected)
+    np.testing.assert_array_equal(dcgan.sample(seed=np.int32(5), indices=np.array([3, 4])), expected)
+    np.testing.assert_array_equal(dcgan.sample(seed=5, indices=torch.tensor([3, 4])), expected)
+    largest = np.uint64(2**64 - 1)
+    np.testing.assert_array_equal(dcgan.sample(1, seed=largest), dcgan.sample(1, seed=2**64 - 1))
 
 
 def test_slices_fill_any_array(dcgan: Emulator, tmp_path: Path):
