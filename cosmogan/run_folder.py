@@ -19,8 +19,12 @@ from cosmogan.slices import SliceMetadata
 LAST = "last.ckpt"
 # What may be another when a run goes on: its length, and how rather than what is computed.
 _FREE = {"model.max_slices", "model.compile", "model.n_microbatches"}
-# The order of the slices and which of them train; other keys of data say where and how the slices are held.
-_DATA = {"data.seed", "data.augment", "data.n_validation", "data.n_test", "data.slices_per_epoch"}
+# The order of the slices and which of them train, other keys of data say where and how the slices are held; digits of
+# the networks; what scores are compared by.
+_BINDING = {f"data.{key}" for key in ("seed", "augment", "n_validation", "n_test", "slices_per_epoch", "batch_size")}
+_BINDING |= {"trainer.precision", "validation.n_mocks"}
+# Lightning's other words for the same.
+_PRECISIONS = {None: "32-true", 32: "32-true", "32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,14 @@ class Resumption:
         Raises
         ------
         UserError
-            If a setting of the model, or of the order of the slices, is another one.
+            If a setting of the model, of the order of the slices, of the precision or of the number of mocks that
+            the score is made of is another one.
         """
-        former = dict(_leaves(yaml.safe_load(self.record["training"]["recipe"]) or {}))
-        for key, value in _leaves(yaml.safe_load(recipe)):
-            if key not in former or not (key in _DATA or (key.startswith("model.") and key not in _FREE)):
+        # A null is left out of a recipe that was written.
+        default = {"trainer.precision": "32-true"}
+        former = default | dict(_leaves(yaml.safe_load(self.record["training"]["recipe"]) or {}))
+        for key, value in (default | dict(_leaves(yaml.safe_load(recipe)))).items():
+            if key not in former or not (key in _BINDING or (key.startswith("model.") and key not in _FREE)):
                 continue
             if former[key] != value:
                 raise UserError(
@@ -161,5 +168,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
         elif name == "class_path":
             yield f"{prefix}{name}", str(value).rsplit(".", 1)[-1]
+        elif name == "precision":
+            yield f"{prefix}{name}", _PRECISIONS.get(value, value)
         else:
             yield f"{prefix}{name}", value

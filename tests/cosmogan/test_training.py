@@ -21,6 +21,7 @@ from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import GradientNorm
 from cosmogan.losses.wasserstein import Wasserstein
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
+from cosmogan.run_folder import Resumption
 from cosmogan.slices import write_example
 from cosmogan.transforms import LogTransform
 
@@ -212,6 +213,9 @@ def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path
         (("--model.seed", "2"), r"model.seed: is 2 here and was 0 in .*last.ckpt"),
         (("--model.critic.init_args.width", "8"), "model.critic.init_args.width: is 8 here and was 4"),
         (("--data.n_validation", "2"), "data.n_validation: is 2 here and was 1"),
+        (("--data.batch_size", "8"), "data.batch_size: is 8 here and was 4"),
+        (("--validation.n_mocks", "16"), "validation.n_mocks: is 16 here and was 8"),
+        (("--trainer.precision", "bf16"), "trainer.precision: is bf16-mixed here and was 32-true"),
         (("--overwrite",), "give one of them"),
     ):
         with pytest.raises(UserError, match=expected):
@@ -219,6 +223,16 @@ def test_a_run_folder_in_use_is_kept(tmp_path: Path, recipe: Path, example: Path
     with pytest.raises(UserError, match="holds a run already"):
         fit(words(recipe, example, tmp_path / "run", "--ckpt_path", str(recipe)))
     fit(words(recipe, example, tmp_path / "run", "--overwrite"))
+
+
+@pytest.mark.parametrize(("one", "other"), [("null", "32"), ("bf16", "bf16-mixed"), ("32-true", "32-true")])
+def test_precisions_go_by_several_names(one: str, other: str):
+    former = {"recipe": f"trainer: {{precision: {one}}}", "n_slices_seen": 0}
+    resumption = Resumption(Path("last.ckpt"), {"training": former})
+    resumption.require_recipe(f"trainer: {{precision: {other}}}")
+    changed = "32-true" if one == "bf16" else "bf16-mixed"
+    with pytest.raises(UserError, match=f"trainer.precision: is {changed} here"):
+        resumption.require_recipe(f"trainer: {{precision: {changed}}}")
 
 
 def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
