@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, full_precision
@@ -234,14 +236,21 @@ class SpectralPriorGenerator(AbstractGenerator):
     def refit(self, *, seed: int) -> None:
         """Fit spectrum of the prior and point transform again, now of the trained network's mocks.
 
-        Training holds P(k) and pixels only as well as single batches show them.
+        Training holds P(k) and pixels only as well as single batches show them. Takes minutes on a CPU and says on
+        standard error how far it is.
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
-        for _ in range(_REFIT_ITERATIONS):
+        n_maps = max(_FIT_BATCH, _REFIT_PIXELS // self.n_pixels**2)
+        print(
+            f"refit: P(k) and pixel distribution of the mocks to the training slices, {_REFIT_ITERATIONS} rounds of "
+            f"{n_maps:,} mocks",
+            file=sys.stderr,
+        )
+        for _ in tqdm(range(_REFIT_ITERATIONS), unit="round", desc="refit", disable=None):
             self.calibrate(seed=seed)
             # The same latents each time, so that the iteration settles.
-            drawn = self._drawn(max(_FIT_BATCH, _REFIT_PIXELS // self.n_pixels**2), seed=seed + 1)
+            drawn = self._drawn(n_maps, seed=seed + 1)
             self._correct(torch.cat([self(*each) for each in drawn]), damping=0.7)
         self.calibrate(seed=seed)
 
