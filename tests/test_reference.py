@@ -114,9 +114,10 @@ def test_slices_to_see_fit_into_the_time(budget: ModuleType) -> None:
     assert budget.slices_to_see(1000, 130.0, **settings, most=3000) == 3000
 
 
-def test_clock_counts_earlier_commands_and_this_one(budget: ModuleType) -> None:
+def test_clock_counts_earlier_commands_and_this_one(budget: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [50.0]
-    clock = budget.Clock(100.0, used=30.0, limit=40.0, now=lambda: seconds[0])
+    monkeypatch.setattr(budget, "now", lambda: seconds[0])
+    clock = budget.Clock(100.0, used=30.0, limit=40.0)
     assert (clock.left, clock.left_now) == (70.0, 40.0)
     seconds[0] += 35
     assert (clock.used, clock.left, clock.left_now) == (65.0, 35.0, 5.0)
@@ -249,6 +250,15 @@ def test_simulations_go_on_where_they_stopped(run: ModuleType, tmp_path: Path, m
     reference.simulate("box500", [1, 2])
     reference.simulate("box500", [1, 2, 3])
     assert asked == [[1, 2], [3]]
+    # Training slices are joined and their parts gone; interrupted before the test slices are there.
+    reference.state["plan"] = {"training": 3, "test": 2, "seconds_per_simulation": {"box500": 1.0}}
+    reference.slices("box500", "training").touch()
+    monkeypatch.setattr(run, "join", lambda folder, seeds, path: path.touch())
+    reference.simulate_all("box500")
+    assert asked == [[1, 2], [3], [1001, 1002]]
+    reference.simulate_all("box500")
+    assert len(asked) == 3
+    reference.slices("box500", "test").unlink()
     reference.state["simulation"]["box500"]["seconds"] = [1000.0]
     with pytest.raises(run.OutOfTime):
         reference.simulate("box500", [4])
@@ -265,7 +275,11 @@ def test_whole_run_through_interruptions(
     monkeypatch.setattr(run, "_TWO_SAMPLE", 1.0)
     two_sample = functools.partial(run.judging.compare_two_sample, n_steps=4)
     monkeypatch.setattr(run.judging, "compare_two_sample", two_sample)
-    words = toy(tmp_path, "--mocks", "64", "--minutes", "0.8")
+    # In processor time, so that a busy machine does as much as a quiet one.
+    monkeypatch.setattr(sys.modules["budget"], "now", time.process_time)
+    monkeypatch.setattr(run, "now", time.process_time)
+    monkeypatch.setattr(run, "_END", 1.0)
+    words = toy(tmp_path, "--mocks", "64", "--minutes", "0.5")
     work, out = tmp_path / "work", tmp_path / "out"
     killed = threading.Event()
 

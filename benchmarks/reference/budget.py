@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosmogan.errors import UserError
@@ -37,6 +37,11 @@ class Realisations:
         return max(1, self.training // 4)
 
 
+def now() -> float:
+    """Return seconds; the one clock of budgets and trainings."""
+    return time.monotonic()
+
+
 class Clock:
     """Seconds that are left: to this command, and to all commands that share the budget.
 
@@ -46,21 +51,17 @@ class Clock:
         Seconds of all commands together, and those that earlier ones took.
     limit
         Seconds of this command.
-    now
-        Returns seconds.
     """
 
-    def __init__(
-        self, budget: float, *, used: float = 0.0, limit: float | None = None, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, budget: float, *, used: float = 0.0, limit: float | None = None) -> None:
         self.budget = budget
-        self._before, self._now, self._start = used, now, now()
+        self._before, self._start = used, now()
         self._limit = budget if limit is None else limit
 
     @property
     def used(self) -> float:
         """Seconds of all commands so far."""
-        return self._before + self._now() - self._start
+        return self._before + now() - self._start
 
     @property
     def left(self) -> float:
@@ -70,7 +71,7 @@ class Clock:
     @property
     def left_now(self) -> float:
         """Seconds left to this command."""
-        return min(self.left, self._limit - (self._now() - self._start))
+        return min(self.left, self._limit - (now() - self._start))
 
 
 def plan_realisations(

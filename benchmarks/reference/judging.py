@@ -34,6 +34,8 @@ SIMULATIONS = scoreboard.SIMULATIONS
 _REFIT_SEED = 2**31 - 3
 # Mocks whose processor time is taken, on the CPU.
 _TIMED = 16
+# What is told of where mocks come from.
+_TOLD = ("command", "cosmogan", "emulator", "emulator_sha256", "seed")
 _PANELS = ("histogram", "peaks", "power_spectrum")
 
 
@@ -109,7 +111,7 @@ def record_statistics(
             "source_sha256": scoreboard.sha256(emulators[comparison.name]),
             "sampling_seconds": processor_seconds(emulators[comparison.name]),
             "n_slices": comparison.mocks.n_slices,
-            "provenance": {"command": "cosmogan generate", "cosmogan": __version__, "seed": 0},
+            "provenance": {key: held for key, held in comparison.mocks.provenance.items() if key in _TOLD},
             "n_slices_seen": emulator.training["n_slices_seen"],
             "rows": scoreboard.rows(comparison),
             "check": scoreboard.check(comparison),
@@ -168,7 +170,8 @@ def draw(comparisons: tuple[Comparison, ...], path: Path) -> None:
         (entry,) = (one for one in comparison.statistics if one.statistic.name == "power_spectrum")
         if entry.correlation is not None:
             drawings.append(draw_correlation(comparison, entry, entry.correlation))
-    rows = [[draw_slices(comparisons)], drawings[:2], drawings[2:]]
+    n_panels = len(_PANELS)
+    rows = [[draw_slices(comparisons)], drawings[:n_panels], drawings[n_panels:]]
     images = [_beside([_pixels(one.png) for one in row]) for row in rows if row]
     width = max(image.shape[1] for image in images)
     page = [np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=1.0) for image in images]

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import budget
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cosmogan.export import load_checkpoint
 from cosmogan.fit import fit
@@ -37,9 +39,17 @@ class Pace:
     ----------
     rows
         Seconds, slices seen, and whether the row is a validation's.
+    began
+        Seconds at which the call began.
     """
 
     rows: list[tuple[float, int, bool]] = field(default_factory=list)
+    began: float = 0.0
+
+    @property
+    def start(self) -> float | None:
+        """Seconds up to the first row: imports, the fit of prior and transform, the first steps."""
+        return self.rows[0][0] - self.began if self.rows else None
 
     @property
     def rate(self) -> float | None:
@@ -68,7 +78,7 @@ class Watch(threading.Thread):
     metrics
         ``metrics.csv`` of the run.
     seconds
-        After which it ends.
+        After which it ends, behind the first row of its metrics.
     first_validation
         Whether it ends behind its first validation, too.
     """
@@ -76,8 +86,8 @@ class Watch(threading.Thread):
     def __init__(self, metrics: Path, seconds: float, *, first_validation: bool) -> None:
         super().__init__(daemon=True)
         self.metrics, self.first_validation = metrics, first_validation
-        self.pace, self.sent = Pace(), False
-        self._deadline, self._over = time.monotonic() + seconds, threading.Event()
+        self.pace, self.sent = Pace(began=budget.now()), False
+        self._deadline, self._over = self.pace.began + seconds, threading.Event()
         self._former = _last_row(metrics)
 
     def run(self) -> None:
@@ -86,9 +96,11 @@ class Watch(threading.Thread):
             row = _last_row(self.metrics)
             if row != self._former and row is not None:
                 self._former = row
-                self.pace.rows.append((time.monotonic(), *row))
+                self.pace.rows.append((budget.now(), *row))
             validated = self.first_validation and any(scored for _, _, scored in self.pace.rows)
-            if (validated or time.monotonic() >= self._deadline) and not self._over.is_set():
+            over = validated or budget.now() >= self._deadline
+            # Without a row it may be setting up: it would end without a checkpoint, and be begun again for ever.
+            if over and self.pace.rows and not self._over.is_set():
                 self.sent = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 self._over.wait(_REPEAT)
@@ -123,7 +135,6 @@ class Signals:
         signal.signal(signal.SIGTERM, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        # The watch signals again once the training listens.
         if self.watch is None or not self.watch.sent:
             self._heard = True
             raise SystemExit(128 + signal.SIGTERM)
@@ -143,19 +154,23 @@ class Signals:
         except SystemExit:
             if not self.watch.sent:
                 raise
-        except KeyboardInterrupt:
-            # What `fit` makes of our own exception while it is setting up.
-            if not self._heard:
+        except KeyboardInterrupt as interrupt:
+            # What `fit` makes of SIGTERM while it is setting up, and of Ctrl-C.
+            if not (self._heard or isinstance(interrupt.__context__, SIGTERMException)):
                 raise
             raise SystemExit(128 + signal.SIGTERM) from None
         finally:
             self.watch.stop()
             pace, self.watch = self.watch.pace, None
-            # Lightning's objects refer to each other.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_memory()
         return pace
+
+
+def release_memory() -> None:
+    """Give back what nobody needs: Lightning's objects refer to each other, and torch keeps what it has had."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def slices_seen(out: Path) -> int:

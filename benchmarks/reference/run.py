@@ -34,7 +34,7 @@ sys.path.append(str(FOLDER.parent / "accuracy"))
 import judging
 import learning
 import scoreboard_page
-from budget import SCORING_SHARE, Clock, Realisations, plan_realisations, slices_to_see, training_seconds
+from budget import SCORING_SHARE, Clock, Realisations, now, plan_realisations, slices_to_see, training_seconds
 from simulations import BOXES, GEOMETRIES, join, part, simulate
 
 from cosmogan.errors import UserError
@@ -52,6 +52,8 @@ _TWO_SAMPLE = 60.0
 _TOY = {"data.batch_size": 8, "data.slices_per_epoch": 96, "validation.n_mocks": 32, "trainer.log_every_n_steps": 2}
 _TOY |= {"model.generator.init_args.width": 8, "model.critic.init_args.width": 8, "trainer.precision": "32-true"}
 _REHEARSAL = {"data.slices_per_epoch": 2048, "validation.n_mocks": 128, "trainer.log_every_n_steps": 8}
+# Seconds that a training has in a rehearsal at least: a rate is what it is for.
+_REHEARSED = 45.0
 # Slabs of a rehearsal are this much sparser.
 _SPARSER = 8
 
@@ -131,9 +133,8 @@ class Reference:
     def run(self) -> None:
         """Do all stages that are not done."""
         self.once("ceiling", lambda found: found.update(learning.matrix_ceiling(self.device)))
-        for box in self.boxes:
-            self.simulate(box, [1])
-        self.plan()
+        if "plan" not in self.state:
+            self.plan()
         # Ours first: whatever happens later, these are the emulators to keep.
         for recipe in self.recipes:
             for box in self.boxes:
@@ -163,7 +164,7 @@ class Reference:
         """Make the slices of these seeds, those apart that are there."""
         folder = self.work / f"{box}-parts"
         missing = [s for s in seeds if not part(folder, s).exists()] if not self.slices(box, "test").exists() else []
-        known = self.state["simulation"].setdefault(box, {"seconds": [], "gpu_peak_GB": 0.0})
+        known = self.state["simulation"].setdefault(box, {"seconds": []})
         if not missing:
             return
         self.say(f"simulate {box}: {len(missing)} x {self.geometry.particles}^3 particles")
@@ -175,7 +176,7 @@ class Reference:
 
     def _timed(self, seeds: Iterator[int], seconds: list[float]) -> Iterator[int]:
         while True:
-            if seconds and self.clock.left_now < 1.3 * min(seconds) + _END:
+            if seconds and not self.arguments.rehearse and self.clock.left_now < 1.3 * min(seconds) + _END:
                 raise OutOfTime
             began = time.perf_counter()
             try:
@@ -185,18 +186,11 @@ class Reference:
             seconds.append(time.perf_counter() - began)
             yield seed
 
-    def seconds_per_box(self, box: str) -> float:
-        """Return the seconds of a simulation: the median, or the first where there is one."""
-        seconds = sorted(self.state["simulation"][box]["seconds"])
-        return float(seconds[len(seconds) // 2])
-
     def plan(self) -> None:
-        """Decide the numbers of realisations once, and say so."""
-        if "plan" in self.state:
-            return
+        """Measure simulations, decide their numbers for good, and say so."""
         # The first one of all pays for plans and fresh memory; the second is what the others will be like.
-        for box in self.boxes[:1]:
-            self.simulate(box, [2])
+        for place, box in enumerate(self.boxes):
+            self.simulate(box, [1] if place else [1, 2])
         seconds = {box: min(self.state["simulation"][box]["seconds"]) for box in self.boxes}
         wanted = Realisations(self.geometry.training, self.geometry.test)
         planned = plan_realisations(
@@ -222,6 +216,7 @@ class Reference:
                 seeds = self.seeds(kind)
                 self.simulate(box, seeds)
                 join(self.work / f"{box}-parts", seeds, self.slices(box, kind))
+        learning.release_memory()
 
     # Training.
 
@@ -244,6 +239,8 @@ class Reference:
                 waiting=waiting,
                 own=self.recipes,
             )
+            if self.arguments.rehearse:
+                known["allotted"] = max(known["allotted"], _REHEARSED)
         with self.stage(key) as found:
             while True:
                 seconds = min(known["allotted"] - known["used"], self.clock.left_now - _END)
@@ -273,6 +270,10 @@ class Reference:
         data = yaml.safe_load(config.read_text(encoding="utf-8"))
         per_pass = int(values.get("data.slices_per_epoch", data["data"]["slices_per_epoch"]))
         batch_size = int(values.get("data.batch_size", data["data"]["batch_size"]))
+        # The same networks on other slices of the same size are as fast.
+        for other in (self.state["trainings"].get(f"train {b} {recipe}", {}) for b in self.boxes):
+            if other.get("rate") and not known.get("rate"):
+                known |= {name: other[name] for name in ("rate", "validation")}
         first = not known.get("rate")
         if not first:
             known["max_slices"] = slices_to_see(
@@ -291,12 +292,13 @@ class Reference:
             )
         self.save()
         words = ["--config", str(config), *(f"--{name}={value}" for name, value in values.items())]
-        began = time.perf_counter()
+        began = now()
         pace = learning.Pace()
         try:
             pace = self.signals.train(words, run, seconds=seconds, first_validation=first)
         finally:
-            known["used"] += time.perf_counter() - began
+            known["used"] += now() - began
+            known.setdefault("start_seconds", []).append(pace.start)
             known["rate"] = pace.rate or known.get("rate")
             known["validation"] = pace.validation or known.get("validation")
             self.save()
@@ -328,7 +330,7 @@ class Reference:
         path, n = self.emulator(box, recipe), self.arguments.mocks
         found["sampling"] = judging.sampling(path, self.device, n=min(n, 1024))
         began = time.perf_counter()
-        generate(str(path), n=n, out=str(self.mocks(box, recipe)), device=self.device.type, overwrite=True)
+        generate(str(path), n=n, out=str(self.mocks(box, recipe)), device=str(self.device), overwrite=True)
         found["slices_per_second_to_file"] = n / (time.perf_counter() - began)
 
     def name(self, box: str) -> str:
@@ -368,6 +370,8 @@ class Reference:
                 continue
             needed = self.state.get("two_sample_seconds", _TWO_SAMPLE)
             self._require(needed)
+            if self.clock.left < needed and self.arguments.rehearse:
+                return
             if self.clock.left < needed:
                 self.say(f"{key}: left out, there is no time for it; a larger --minutes goes on here")
                 raise OutOfTime
