@@ -135,9 +135,9 @@ def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
     return float(0.5 * ((first > second).mean() + (first >= second).mean()))
 
 
-def _sentence(kind: str, streak: int, variety: Variety, gap: float, separation: float) -> str:
-    """Return what is wrong and what to change."""
-    penalty = "raise the weight of model.penalty"
+def _sentence(kind: str, streak: int, variety: Variety, gap: float, separation: float, *, penalised: bool) -> str:
+    """Return what is wrong and what to change; ``penalised`` is whether the recipe has a penalty to raise or lower."""
+    penalty = "raise the weight of model.penalty" if penalised else "give model.penalty (ZeroCentred)"
     since = f" for {streak} validations" if streak > 1 else ""
     if kind == "score":
         return (
@@ -161,8 +161,12 @@ def _sentence(kind: str, streak: int, variety: Variety, gap: float, separation: 
         )
     return (
         f"the critic cannot tell mocks from slices{since}: it ranks {separation:.0%} of the pairs rightly, and chance "
-        "would 50%; training is done if the scores in metrics.csv are good enough; if not, widen the critic, raise "
-        "model.critic_lr, or lower the weight of model.penalty"
+        "would 50%; training is done if the scores in metrics.csv are good enough; if not, "
+        + (
+            "widen the critic, raise model.critic_lr, or lower the weight of model.penalty"
+            if penalised
+            else "widen the critic or raise model.critic_lr"
+        )
     )
 
 
@@ -245,7 +249,8 @@ class Alarms(L.Callback):
             turn, between = divmod(streak, _PATIENCE.get(kind, 1))
             # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
-                self._raise(trainer, module, _sentence(kind, streak, variety, gap, separation))
+                penalised = module.penalty is not None
+                self._raise(trainer, module, _sentence(kind, streak, variety, gap, separation, penalised=penalised))
 
     def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:
         # Above the progress bar, if there is one.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosmogan.callbacks.alarms import Variety, _sentence
 from cosmogan.data import SliceDataModule
 from cosmogan.ema import update_average
 from cosmogan.emulator import Emulator
@@ -251,3 +252,10 @@ def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
         load_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["collapse", "overfitted", "undecided"])
+def test_alarms_advise_what_the_recipe_has(kind: str):
+    variety = Variety(coherence=0.5, error=0.01, scatter=1.0, power=1.0)
+    assert "the weight of model.penalty" in _sentence(kind, 3, variety, 2.0, 0.5, penalised=True)
+    assert "the weight of model.penalty" not in _sentence(kind, 3, variety, 2.0, 0.5, penalised=False)
