@@ -29,7 +29,7 @@ from cosmogan.data import SliceDataModule
 from cosmogan.dry_run import Announcement
 from cosmogan.errors import UserError
 from cosmogan.gan import CosmoGAN
-from cosmogan.interruption import Interrupted, Interruption
+from cosmogan.interruption import Interrupted, Interruption, Unstarted, ended_by_signals
 from cosmogan.log import run_loggers
 
 # Objectives, penalties and networks are named in recipes by their class; they must have been imported to be known.
@@ -72,6 +72,11 @@ def fit(words: list[str]) -> Path | None:
     SystemExit
         With code 128 plus its number after a signal; ``last.ckpt`` holds the run as it was behind the last step.
     """
+    with ended_by_signals(is_first=find_rank(os.environ)[0] == 0):
+        return _fit(words)
+
+
+def _fit(words: list[str]) -> Path | None:
     words = [_find_recipes(word, before) for before, word in zip(["", *words], words, strict=False)]
     words = _with_values(words)
     _quieten()
@@ -111,8 +116,14 @@ def _train(cli: _FitCLI) -> None:
     if cli.overwrite and trainer.is_global_zero:
         remove_checkpoints(out)
     checkpoint = None if cli.resumption is None else cli.resumption.path
+    had_recipe = (out / "config.yaml").exists()
     try:
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except Unstarted:
+        # Else the folder would count as one in use.
+        if trainer.is_global_zero and not had_recipe:
+            (out / "config.yaml").unlink(missing_ok=True)
+        raise
     except Interrupted:
         if trainer.is_global_zero:
             cli.interruption.report(cli.model, out)
@@ -134,8 +145,10 @@ def _train(cli: _FitCLI) -> None:
 class _Complete(Exception):  # noqa: N818, because it is none
     """There is nothing left to train."""
 
-    def __init__(self, out: Path) -> None:
-        super().__init__(f"{out}: is complete already")
+    def __init__(self, out: Path, n_slices_seen: int, max_slices: int) -> None:
+        super().__init__(
+            f"complete: {n_slices_seen:,} of {max_slices:,} slices; raise --model.max_slices to train longer"
+        )
         self.best = out / "best.ckpt"
 
 
@@ -185,7 +198,7 @@ class _FitCLI(LightningCLI):
         self.dry, self.overwrite = bool(config.dry_run), bool(config.overwrite)
         if config.trainer.precision not in _PRECISIONS:
             raise UserError(_precision_error(config.trainer.precision))
-        resumes, self.resumption = config.resume, None
+        self.resumes, self.resumption = config.resume, None
         if not self.dry:
             self.resumption = find_resumption(
                 out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite
@@ -195,9 +208,7 @@ class _FitCLI(LightningCLI):
         self.recipe = self.parser.dump(config)
         if self.resumption is not None:
             self.resumption.require_recipe(self.recipe)
-            if self.resumption.n_slices_seen >= config.model.max_slices:
-                if resumes:
-                    raise _Complete(out)
+            if self.resumption.n_slices_seen >= config.model.max_slices and not self.resumes:
                 raise UserError(
                     f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
                     f"model.max_slices ({config.model.max_slices}) asks for; raise --model.max_slices to go on"
@@ -228,6 +239,9 @@ class _FitCLI(LightningCLI):
                 f"data.batch_size: {data.batch_size} in each of {self.n_processes} processes is more than the "
                 f"{n_slices} training slices of {data.path}; lower it, or train on more realisations"
             )
+        # Not before: another recipe, or other data, than those of the run must be said here too.
+        if self.resumption is not None and self.resumption.n_slices_seen >= self.model.max_slices:
+            raise _Complete(Path(self.config.out), self.resumption.n_slices_seen, self.model.max_slices)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         trainer, out = self.config_init.trainer, self.config.out

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -23,6 +25,44 @@ _QUESTION = 10
 
 class Interrupted(SystemExit):
     """The run has ended because of a signal; its checkpoint is written."""
+
+
+class Unstarted(Interrupted):
+    """The run has ended before its first step; there was nothing to save."""
+
+
+@contextmanager
+def ended_by_signals(*, is_first: bool) -> Iterator[None]:
+    """End what happens before the first step at once when a signal comes, and say so.
+
+    `Interruption` takes over at the first step.
+
+    Parameters
+    ----------
+    is_first
+        Whether this is the process that speaks, and puts a job back into SLURM's queue after SIGUSR1.
+
+    Raises
+    ------
+    Unstarted
+        With code 128 plus the number of the signal.
+    """
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Unstarted(128 + number)
+
+    former = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    except Unstarted as ended:
+        if is_first:
+            print("cosmogan fit: interrupted; run the same command again to go on or start over", file=sys.stderr)
+            if ended.code == 128 + signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
+                print(f"cosmogan fit: {_requeue()}", file=sys.stderr)
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class Interruption(Checkpoint):

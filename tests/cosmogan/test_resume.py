@@ -191,7 +191,7 @@ def test_slurm_requeues_a_job_that_goes_on(
     assert_same(folder / run, folder / "whole")
     # Once more, and nothing is left to do.
     assert fit(words(folder, run, "--resume")) == folder / run / "best.ckpt"
-    assert "is complete already" in capsys.readouterr().err
+    assert "complete: 96 of 96 slices; raise --model.max_slices to train longer" in capsys.readouterr().err
 
 
 def test_a_job_that_cannot_be_requeued_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -220,6 +220,9 @@ def test_what_cannot_go_on_is_refused(folder: Path, tmp_path: Path):
     write_example(tmp_path / "slices.h5", n_realisations=3, n_slices=8, n_pixels=32)
     with pytest.raises(UserError, match="n_pixels is 32, and was 16"):
         fit(words(folder, "whole", "--ckpt_path", "last", "--data.path", str(tmp_path / "slices.h5"), *more))
+    # Of a complete run too.
+    with pytest.raises(UserError, match="n_pixels is 32, and was 16"):
+        fit(words(folder, "whole", "--resume", "--data.path", str(tmp_path / "slices.h5")))
     # Weights of another network under the recipe's name.
     content = torch.load(whole / "last.ckpt", weights_only=True)
     content["state_dict"] = {k: v.repeat(2) if v.ndim == 1 else v for k, v in content["state_dict"].items()}

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import lightning as L
@@ -18,6 +20,7 @@ from cosmogan.errors import UserError
 from cosmogan.export import export_checkpoint, load_checkpoint
 from cosmogan.fit import fit
 from cosmogan.gan import CosmoGAN
+from cosmogan.interruption import Unstarted
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import GradientNorm
 from cosmogan.losses.wasserstein import Wasserstein
@@ -185,6 +188,22 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, recipe: Path, example: 
     with pytest.raises(UserError, match=f"{out}: cannot be written .*; choose another --out"):
         fit(words(recipe, example, tmp_path / out, *more))
     assert recipe.read_text() == RECIPE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_the_first_step(
+    tmp_path: Path, recipe: Path, example: Path, monkeypatch, capsys, number: signal.Signals
+):
+    former = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    # Where Lightning has written the recipe already.
+    monkeypatch.setattr(CosmoGAN, "setup", lambda *_, **__: os.kill(os.getpid(), number))
+    with pytest.raises(Unstarted) as ended:
+        fit(words(recipe, example, tmp_path / "run"))
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err.count("interrupted; run the same command again to go on or start over") == 1
+    # Neither a checkpoint nor the recipe, by which the folder would count as one in use.
+    assert not [path for path in (tmp_path / "run").iterdir() if not path.name.startswith("events.")]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == former
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, recipe: Path, example: Path, monkeypatch):
