@@ -1,6 +1,6 @@
 """Score against slices seen: every network, and the spectral prior without its parts; same data, same time.
 
-python -P benchmarks/accuracy/networks.py TRAIN.h5 --minutes 20 --out FOLDER [--runs dcgan,mlp] [--precision bf16-mixed]
+python -P benchmarks/accuracy/networks.py TRAIN.h5 --minutes 20 --out FOLDER [--runs dcgan mlp] [--precision bf16-mixed]
 
 Each run is `cosmogan fit` in a process of its own. A trial of one minute finds how many slices it sees in the time, so
 that its schedules end with it. Runs that are there are not made again. Writes FOLDER/networks.{json,md,png}.
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", default=",".join(RUNS))
+    parser.add_argument("--runs", nargs="*", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--also", action="append", default=[], help="NAME=FOLDER of another run to show")
     parser.add_argument("--slices", type=int, help="slices seen, in place of the trial")
@@ -86,7 +86,7 @@ def main() -> None:
     if options.fit:
         # The process of one run: the generators above are known by name in it.
         sys.exit(cosmogan(["fit", *options.fit]))
-    for name in options.runs.split(",") if options.runs else []:
+    for name in options.runs:
         if not (folder(options.out, name) / "cost.json").exists():
             train(name, options)
     write(options)
