@@ -55,6 +55,21 @@ TIMED_SLICES, TIMINGS = 256, 5
 CHECKED_SLICES, CHECKED_EVERY = 64, 5
 
 
+def box(metadata: SliceMetadata) -> dict[str, Any]:
+    """Return what the page says of the slices."""
+    return {
+        "length": format_length(metadata.box_size, metadata.cosmology.h),
+        "side_Mpc": round(metadata.box_size / (metadata.cosmology.h or 1)),
+        "n_pixels": metadata.n_pixels,
+        "thickness": metadata.thickness,
+        "smoothing": metadata.smoothing,
+        "redshift": metadata.redshift,
+        "h": metadata.cosmology.h,
+        "k_F": metadata.fundamental,
+        "k_Nyquist": metadata.nyquist,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="boxMPC-PIXELS, such as box500-64; only writes the page if not given")
@@ -159,17 +174,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "name": arguments.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "box": {
-            "length": format_length(metadata.box_size, metadata.cosmology.h),
-            "side_Mpc": round(metadata.box_size / (metadata.cosmology.h or 1)),
-            "n_pixels": metadata.n_pixels,
-            "thickness": metadata.thickness,
-            "smoothing": metadata.smoothing,
-            "redshift": metadata.redshift,
-            "h": metadata.cosmology.h,
-            "k_F": metadata.fundamental,
-            "k_Nyquist": metadata.nyquist,
-        },
+        "box": box(metadata),
         "command": command(),
         "settings": settings,
         "training": training,

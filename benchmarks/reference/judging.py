@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from cosmogan import __version__
 from cosmogan.emulator import Emulator
 from cosmogan.export import export
 from cosmogan.slices import SliceReader
-from cosmogan.units import format_length
 from cosmogan.validation.compare import compare_candidates
 from cosmogan.validation.comparison import Comparison
 from cosmogan.validation.figures import draw_slices, draw_statistic
@@ -124,17 +122,7 @@ def record_statistics(
     record = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "box": {
-            "length": format_length(metadata.box_size, metadata.cosmology.h),
-            "side_Mpc": round(metadata.box_size / (metadata.cosmology.h or math.nan)),
-            "n_pixels": metadata.n_pixels,
-            "thickness": metadata.thickness,
-            "smoothing": metadata.smoothing,
-            "redshift": metadata.redshift,
-            "h": metadata.cosmology.h,
-            "k_F": metadata.fundamental,
-            "k_Nyquist": metadata.nyquist,
-        },
+        "box": scoreboard.box(metadata),
         "command": command,
         "settings": {"seed": 0, "bootstrap": bootstrap, "n": n_mocks, "cosmogan": __version__},
         **described,
