@@ -37,6 +37,8 @@ _FIT_BATCH = 32
 # As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
 _REFIT_PIXELS = 2**25
 _REFIT_ITERATIONS = 6
+# Rounds behind those, in which pixels are mapped; the spectrum follows in all but the last.
+_REMAP_ITERATIONS = 3
 # Pixels beyond a quantile below which it is not trusted.
 _RARE = 20
 _CALIBRATION_PIXELS = 2**21
@@ -76,6 +78,8 @@ class SpectralPriorGenerator(AbstractGenerator):
     prior_log_power: Tensor
     normal: Tensor
     log_field: Tensor
+    remap_log_density: Tensor
+    remap_log_ratio: Tensor
     kernel: Tensor
     target_power: Tensor
     target_log_quantiles: Tensor
@@ -110,6 +114,9 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Point transform: normal value -> ln of the unsmoothed field.
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
+        # Last step, pixel by pixel: ln of the density -> ln of the factor it takes; 1 until `refit`.
+        self.register_buffer("remap_log_density", torch.linspace(-_REACH, _REACH, _N_KNOTS))
+        self.register_buffer("remap_log_ratio", torch.zeros(_N_KNOTS))
         # Of the training slices, and what was fitted to them, kept for `refit`.
         n_bins = self._bins(torch.device("cpu")).n_bins
         self.register_buffer("target_power", torch.ones(n_bins, dtype=torch.float64))
@@ -164,6 +171,10 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
+        density = self._smooth_density(latent, conditions)
+        return density if self.training else self._remap(density)
+
+    def _smooth_density(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         field = self._field(latent, conditions)
         # Mean and variance of the field would drift first; they are normalised as in a batch normalisation.
         mean, std = (field.mean(), field.std()) if self.training else (self.field_mean, self.field_std)
@@ -210,6 +221,11 @@ class SpectralPriorGenerator(AbstractGenerator):
             unsmoothed = torch.exp(interpolate(field.float(), self.normal, self.log_field))
             return smooth(unsmoothed, self.kernel)
 
+    def _remap(self, density: Tensor) -> Tensor:
+        """Multiply each pixel by the factor that `refit` found for its density; always float32."""
+        with full_precision(density.device.type):
+            return density * torch.exp(interpolate(density.log(), self.remap_log_density, self.remap_log_ratio))
+
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Fit spectrum and point transform so that the mocks of the untrained network have the data's P(k) and pixels.
 
@@ -230,29 +246,38 @@ class SpectralPriorGenerator(AbstractGenerator):
         for iteration in range(_FIT_ITERATIONS):
             noise = torch.randn(n_maps, self.n_pixels, self.n_pixels, generator=random, device=density.device)
             damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
-            self._correct(self.to_density(self.color(noise)), damping=damping)
+            mocks = self.to_density(self.color(noise))
+            self._correct_pixels(mocks, damping=damping)
+            self._correct_power(mocks, damping=damping)
 
     @torch.no_grad()
     def refit(self, *, seed: int) -> None:
-        """Fit spectrum of the prior and point transform again, now of the trained network's mocks.
+        """Fit spectrum of the prior and point transform again, now of the trained network's mocks, and map the pixels.
 
-        Training holds P(k) and pixels only as well as single batches show them. Takes minutes on a CPU and says on
-        standard error how far it is.
+        Training holds P(k) and pixels only as well as single batches show them, and the point transform reaches the
+        pixels through the smoothing alone. Takes minutes on a CPU and says on standard error how far it is.
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
         n_maps = max(_FIT_BATCH, _REFIT_PIXELS // self.n_pixels**2)
+        n_rounds = _REFIT_ITERATIONS + _REMAP_ITERATIONS
         print(
-            f"refit: P(k) and pixel distribution of the mocks to the training slices, {_REFIT_ITERATIONS} rounds of "
+            f"refit: P(k) and pixel distribution of the mocks to the training slices, {n_rounds} rounds of "
             f"{n_maps:,} mocks",
             file=sys.stderr,
         )
-        for _ in tqdm(range(_REFIT_ITERATIONS), unit="round", desc="refit", disable=None):
+        self.remap_log_ratio.zero_()
+        for n_done in tqdm(range(n_rounds), unit="round", desc="refit", disable=None):
             self.calibrate(seed=seed)
             # The same latents each time, so that the iteration settles.
-            drawn = self._drawn(n_maps, seed=seed + 1)
-            self._correct(torch.cat([self(*each) for each in drawn]), damping=0.7)
-        self.calibrate(seed=seed)
+            mocks = torch.cat([self._smooth_density(*each) for each in self._drawn(n_maps, seed=seed + 1)])
+            if n_done < _REFIT_ITERATIONS:
+                self._correct_pixels(mocks, damping=0.7)
+                self._correct_power(mocks, damping=0.7)
+            else:
+                self._fit_remap(mocks)
+                if n_done < n_rounds - 1:
+                    self._correct_power(self._remap(mocks), damping=0.7)
 
     def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Iterate over batches of latents and conditions."""
@@ -266,18 +291,34 @@ class SpectralPriorGenerator(AbstractGenerator):
     def _bins(self, device: torch.device) -> RadialBins:
         return radial_bins(self.n_pixels, to_corner=True).to(device)
 
-    def _correct(self, mocks: Tensor, *, damping: float) -> None:
-        """Move spectrum and point transform against the deviation of mocks from the targets."""
-        ratio = torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device))).clamp(-3, 3)
+    def _correct_pixels(self, mocks: Tensor, *, damping: float) -> None:
+        """Move the point transform against the deviation of the pixels of mocks from the target."""
+        self.log_field.copy_(_monotone(self.log_field + damping * self._missing_quantiles(mocks)[1]))
+        # The mean of the whole box is 1 by definition.
+        self.log_field -= torch.log(mocks.double().mean()).float()
+
+    def _fit_remap(self, mocks: Tensor) -> None:
+        """Set the map that takes the pixels of mocks to the target."""
+        log_quantiles, missing = self._missing_quantiles(mocks)
+        # Knots must differ; those below the smallest density told apart do not count.
+        self.remap_log_density.copy_(log_quantiles + 1e-5 * torch.arange(_N_KNOTS, device=missing.device))
+        self.remap_log_ratio.copy_(missing)
+        self.remap_log_ratio -= torch.log(self._remap(mocks).double().mean()).float()
+
+    def _missing_quantiles(self, mocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ln of the quantiles of mocks, and what is to be added to reach the target."""
         probability = torch.special.ndtr(self.normal.double())
-        step = damping * (self.target_log_quantiles - _log_quantiles(mocks, probability))
+        log_quantiles = _log_quantiles(mocks, probability)
+        missing = self.target_log_quantiles - log_quantiles
         # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
         n_pixels = min(int(self.target_pixels), mocks.numel())
         known = (torch.minimum(probability, 1 - probability) * n_pixels >= _RARE).nonzero().flatten()
-        step = step[torch.arange(len(step), device=step.device).clamp(known[0], known[-1])]
-        self.log_field.copy_(_monotone(self.log_field + step.float()))
-        # The mean of the whole box is 1 by definition.
-        self.log_field -= torch.log(mocks.double().mean()).float()
+        places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
+        return log_quantiles.float(), missing[places].float()
+
+    def _correct_power(self, mocks: Tensor, *, damping: float) -> None:
+        """Move the spectrum of the prior against the deviation of P(k) of mocks from the target."""
+        ratio = torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device))).clamp(-3, 3)
         self._set_prior(self.log_power + damping * ratio)
 
     def _set_prior(self, log_power: Tensor) -> None:

@@ -3,7 +3,11 @@ import torch
 
 from cosmogan.errors import UserError
 from cosmogan.networks import spectral_prior
+from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
+from cosmogan.slices import SliceMetadata
+from cosmogan.statistics.power_spectrum import power_spectrum
+from cosmogan.transforms import GaussianisingTransform
 
 
 def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -16,9 +20,45 @@ def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == ""
     generator.target_pixels.fill_(64 * 16**2)
     rounds = []
-    monkeypatch.setattr(generator, "_correct", lambda mocks, damping: rounds.append(len(mocks)))
+    monkeypatch.setattr(generator, "_correct_pixels", lambda mocks, damping: rounds.append(len(mocks)))
+    monkeypatch.setattr(generator, "_correct_power", lambda mocks, damping: rounds.append(len(mocks)))
     generator.refit(seed=1)
-    expected = "refit: P(k) and pixel distribution of the mocks to the training slices, 6 rounds of 64 mocks\n"
+    expected = "refit: P(k) and pixel distribution of the mocks to the training slices, 9 rounds of 64 mocks\n"
     # No bar where standard error is no terminal.
     assert capsys.readouterr().err == expected
-    assert rounds == [64] * 6
+    assert rounds == [64] * (6 + 8)
+
+
+def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
+    for pixels, n in (("_FIT_PIXELS", 2**14), ("_REFIT_PIXELS", 2**18), ("_CALIBRATION_PIXELS", 2**16)):
+        monkeypatch.setattr(spectral_prior, pixels, n)
+    random = torch.Generator().manual_seed(1)
+    field = torch.exp(0.7 * torch.randn(1024, 16, 16, generator=random))
+    density = smooth(field, gaussian_kernel(1.0))
+    density /= density.mean()
+    transform = GaussianisingTransform()
+    transform.fit(density)
+    torch.manual_seed(2)
+    generator = SpectralPriorGenerator(16, width=4).eval()
+    metadata = SliceMetadata(box_size=70.0, n_pixels=16, thickness=1.0, smoothing=1.0)
+    levels = torch.tensor([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999], dtype=torch.float64)
+
+    @torch.no_grad()
+    def deviations() -> tuple[float, float]:
+        """Return the largest deviation of quantiles and of P(k)."""
+        mocks = generator(torch.randn(2048, 2, 16, 16, generator=torch.Generator().manual_seed(3)))
+        ratio = power_spectrum(mocks - 1, 70.0).mean(0) / power_spectrum(density - 1, 70.0).mean(0)
+        values = [torch.quantile(each.flatten().double(), levels) for each in (mocks, density)]
+        return float((values[0] / values[1] - 1).abs().max()), float((ratio - 1).abs().max())
+
+    with torch.no_grad():
+        generator.prepare(density, transform=transform, metadata=metadata, seed=0)
+        for parameter in generator.network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
+    generator.calibrate(seed=1)
+    pixels, power = deviations()
+    generator.refit(seed=1)
+    refitted_pixels, refitted_power = deviations()
+    # Noise of half a million pixels in the tails; modes of four pixels and less belong to the network.
+    assert refitted_pixels < 0.02 < 2 * 0.02 < pixels
+    assert refitted_power < 0.6 * power
