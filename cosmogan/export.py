@@ -32,7 +32,7 @@ def export(
     Parameters
     ----------
     checkpoint
-        A ``.ckpt`` file; for ONNX also an emulator file or the name of a shipped emulator.
+        A ``.ckpt`` file; for ONNX and to refit also an emulator file or the name of a shipped emulator.
     out
         Emulator file to write, ending in ``.safetensors``.
     refit
@@ -62,16 +62,16 @@ def export(
     path = Path(checkpoint)
     written = []
     if path.suffix == SUFFIX or checkpoint in shipped_emulators():
-        if out is not None:
-            raise UserError(f"{path}: is an emulator already; expected a checkpoint for --out")
-        if refit:
-            raise UserError(f"{path}: --refit is for checkpoints; what comes out of it is another emulator")
+        if out is not None and not refit:
+            raise UserError(f"{path}: is an emulator already; expected a checkpoint for --out, or --refit")
         emulator = Emulator.load(checkpoint)
     else:
         emulator = _from_checkpoint(path)
-        if refit:
-            emulator.generator.refit(seed=_REFIT_SEED)
-            emulator.training["refitted"] = True
+    if refit:
+        emulator.generator.refit(seed=_REFIT_SEED)
+        emulator.training["refitted"] = True
+        # Scores of what it was before.
+        emulator.training.pop("shipped", None)
     if onnx is not None:
         require_absent(Path(onnx), overwrite=overwrite)
     if out is not None:

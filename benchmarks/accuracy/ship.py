@@ -33,7 +33,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import cosmogan.emulators
 from cosmogan.card import model_card
 from cosmogan.emulator import Emulator
-from cosmogan.emulator_file import SUFFIX
+from cosmogan.emulator_file import SUFFIX, shipped_emulators
 from cosmogan.errors import UserError
 from cosmogan.validation.wording import percent
 
@@ -124,7 +124,7 @@ def shipped(name: str, candidate: str, record: dict[str, Any], emulator: Emulato
         "name": name,
         "title": f"{name}: slices of the cosmic web, {record['box']['length']}",
         "data": {key: data(record[key], emulator) for key in ("training", "test")},
-        "cost": cost(record, held, emulator, run),
+        "cost": cost(name, record, held, emulator, run),
         "judged": f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
         "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/accuracy/scoreboard.py",
         "scores": [score(line, record, candidate, side) for line in (*TRAINING, *TEST)],
@@ -146,7 +146,7 @@ def data(held: dict[str, Any], emulator: Emulator) -> dict[str, Any]:
     }
 
 
-def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: Path | None) -> list[str]:
+def cost(name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: Path | None) -> list[str]:
     """Return sentences on what it takes."""
     simulation, sampling = record["simulation"], held["sampling_seconds"]
     found = []
@@ -154,6 +154,8 @@ def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: 
     if run is not None:
         best, whole = (_duration(training_seconds(run, n_slices)) for n_slices in (seen, math.inf))
         found.append(f"Training: {best} of wall time for {seen:,} slices seen, {whole} for the whole run.")
+    elif (before := training_before(name, emulator)) is not None:
+        found.append(before)
     elif seen is not None:
         found.append(f"Training: {seen:,} slices seen; the wall time was not recorded.")
     if simulation is not None:
@@ -169,6 +171,15 @@ def cost(record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: 
         text += f", {per_slice / sampling:.0f} times faster than its simulations ({1e3 * per_slice:.3g} ms)"
     found.append(f"{text}, on {record['machine']}.")
     return found
+
+
+def training_before(name: str, emulator: Emulator) -> str | None:
+    """Return what the card that ships says of the training, where this is the same one, refitted."""
+    if name not in shipped_emulators():
+        return None
+    before = Emulator.load(name).training
+    same = all(before.get(key) == emulator.training.get(key) for key in ("recipe", "n_slices_seen"))
+    return before["shipped"]["cost"][0] if same and "shipped" in before else None
 
 
 def training_seconds(run: Path, n_slices_seen: float) -> float:

@@ -36,9 +36,11 @@ _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
 _REFIT_PIXELS = 2**25
-_REFIT_ITERATIONS = 6
-# Rounds behind those, in which pixels are mapped; the spectrum follows in all but the last.
-_REMAP_ITERATIONS = 3
+_REFIT_ITERATIONS = 3
+# Rounds behind those, in which pixels are mapped; the spectrum follows in all but the last, which has more mocks for
+# the rarest pixels.
+_REMAP_ITERATIONS = 7
+_LAST_REMAP = 4
 # Pixels beyond a quantile below which it is not trusted.
 _RARE = 20
 _CALIBRATION_PIXELS = 2**21
@@ -263,20 +265,22 @@ class SpectralPriorGenerator(AbstractGenerator):
         n_rounds = _REFIT_ITERATIONS + _REMAP_ITERATIONS
         print(
             f"refit: P(k) and pixel distribution of the mocks to the training slices, {n_rounds} rounds of "
-            f"{n_maps:,} mocks",
+            f"{n_maps:,} mocks, {_LAST_REMAP} times as many in the last",
             file=sys.stderr,
         )
         self.remap_log_ratio.zero_()
         for n_done in tqdm(range(n_rounds), unit="round", desc="refit", disable=None):
             self.calibrate(seed=seed)
+            last = n_done == n_rounds - 1
             # The same latents each time, so that the iteration settles.
-            mocks = torch.cat([self._smooth_density(*each) for each in self._drawn(n_maps, seed=seed + 1)])
+            drawn = self._drawn(n_maps * (_LAST_REMAP if last else 1), seed=seed + 1)
+            mocks = torch.cat([self._smooth_density(*each) for each in drawn])
             if n_done < _REFIT_ITERATIONS:
                 self._correct_pixels(mocks, damping=0.7)
                 self._correct_power(mocks, damping=0.7)
             else:
                 self._fit_remap(mocks)
-                if n_done < n_rounds - 1:
+                if not last:
                     self._correct_power(self._remap(mocks), damping=0.7)
 
     def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:

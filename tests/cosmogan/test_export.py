@@ -1,7 +1,12 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.export import export
 from cosmogan.networks import spectral_prior
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
@@ -23,10 +28,30 @@ def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(generator, "_correct_pixels", lambda mocks, damping: rounds.append(len(mocks)))
     monkeypatch.setattr(generator, "_correct_power", lambda mocks, damping: rounds.append(len(mocks)))
     generator.refit(seed=1)
-    expected = "refit: P(k) and pixel distribution of the mocks to the training slices, 9 rounds of 64 mocks\n"
+    expected = (
+        "refit: P(k) and pixel distribution of the mocks to the training slices, 10 rounds of 64 mocks, "
+        "4 times as many in the last\n"
+    )
     # No bar where standard error is no terminal.
     assert capsys.readouterr().err == expected
-    assert rounds == [64] * (6 + 8)
+    assert rounds == [64] * (2 * 3 + 6)
+
+
+def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for pixels in ("_REFIT_PIXELS", "_CALIBRATION_PIXELS"):
+        monkeypatch.setattr(spectral_prior, pixels, 64 * 16**2)
+    generator = spectral.generator
+    assert isinstance(generator, SpectralPriorGenerator)
+    generator.target_pixels.fill_(64 * 16**2)
+    spectral.training["shipped"] = {"judged": "13 of 13 bars met"}
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    spectral.save(before)
+    with pytest.raises(UserError, match="or --refit"):
+        export(str(before), out=str(after))
+    export(str(before), out=str(after), refit=True)
+    # The scores were those of other mocks.
+    assert Emulator.load(after).training == {"n_slices_seen": 7, "refitted": True}
+    assert np.abs(Emulator.load(after).sample(4, seed=1) / Emulator.load(before).sample(4, seed=1) - 1).max() > 0.01
 
 
 def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
