@@ -36,11 +36,12 @@ _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
 _REFIT_PIXELS = 2**25
-_REFIT_ITERATIONS = 3
-# Rounds behind those, in which pixels are mapped; the spectrum follows in all but the last, which has more mocks for
-# the rarest pixels.
-_REMAP_ITERATIONS = 7
-_LAST_REMAP = 4
+_REFIT_ITERATIONS = 8
+# Rounds behind those, in which the empty pixels are mapped; the spectrum follows in all but the last.
+_REMAP_ITERATIONS = 2
+# 1 + delta up to which the map acts fully, and from which on not at all. What it does to a peak that has been smoothed
+# would have power where the smoothing has left none: 40% too much near the Nyquist frequency at 70 Mpc/h.
+_REMAPPED = (0.5, 2.0)
 # Pixels beyond a quantile below which it is not trusted.
 _RARE = 20
 _CALIBRATION_PIXELS = 2**21
@@ -116,7 +117,7 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Point transform: normal value -> ln of the unsmoothed field.
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
-        # Last step, pixel by pixel: ln of the density -> ln of the factor it takes; 1 until `refit`.
+        # Last step, pixel by pixel: ln of the density -> ln of a factor; 0 until `refit`.
         self.register_buffer("remap_log_density", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("remap_log_ratio", torch.zeros(_N_KNOTS))
         # Of the training slices, and what was fitted to them, kept for `refit`.
@@ -254,10 +255,10 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     @torch.no_grad()
     def refit(self, *, seed: int) -> None:
-        """Fit spectrum of the prior and point transform again, now of the trained network's mocks, and map the pixels.
+        """Fit spectrum of the prior and point transform again, to the trained network's mocks, and map empty pixels.
 
-        Training holds P(k) and pixels only as well as single batches show them, and the point transform reaches the
-        pixels through the smoothing alone. Takes minutes on a CPU and says on standard error how far it is.
+        Training holds P(k) and pixels only as well as single batches show them, and the point transform reaches empty
+        pixels, in the wings of full ones, badly. Takes minutes on a CPU and says on standard error how far it is.
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
@@ -265,22 +266,20 @@ class SpectralPriorGenerator(AbstractGenerator):
         n_rounds = _REFIT_ITERATIONS + _REMAP_ITERATIONS
         print(
             f"refit: P(k) and pixel distribution of the mocks to the training slices, {n_rounds} rounds of "
-            f"{n_maps:,} mocks, {_LAST_REMAP} times as many in the last",
+            f"{n_maps:,} mocks",
             file=sys.stderr,
         )
         self.remap_log_ratio.zero_()
         for n_done in tqdm(range(n_rounds), unit="round", desc="refit", disable=None):
             self.calibrate(seed=seed)
-            last = n_done == n_rounds - 1
             # The same latents each time, so that the iteration settles.
-            drawn = self._drawn(n_maps * (_LAST_REMAP if last else 1), seed=seed + 1)
-            mocks = torch.cat([self._smooth_density(*each) for each in drawn])
+            mocks = torch.cat([self._smooth_density(*each) for each in self._drawn(n_maps, seed=seed + 1)])
             if n_done < _REFIT_ITERATIONS:
                 self._correct_pixels(mocks, damping=0.7)
                 self._correct_power(mocks, damping=0.7)
             else:
                 self._fit_remap(mocks)
-                if not last:
+                if n_done < n_rounds - 1:
                     self._correct_power(self._remap(mocks), damping=0.7)
 
     def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -302,8 +301,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.log_field -= torch.log(mocks.double().mean()).float()
 
     def _fit_remap(self, mocks: Tensor) -> None:
-        """Set the map that takes the pixels of mocks to the target."""
+        """Set the map that takes the empty pixels of mocks to the target."""
         log_quantiles, missing = self._missing_quantiles(mocks)
+        full, none = map(math.log, _REMAPPED)
+        missing *= ((none - log_quantiles) / (none - full)).clamp(0, 1)
         # Knots must differ; those below the smallest density told apart do not count.
         self.remap_log_density.copy_(log_quantiles + 1e-5 * torch.arange(_N_KNOTS, device=missing.device))
         self.remap_log_ratio.copy_(missing)
