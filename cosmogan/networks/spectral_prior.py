@@ -36,14 +36,16 @@ _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
 _REFIT_PIXELS = 2**25
-_REFIT_ITERATIONS = 8
+_REFIT_ITERATIONS = 3
 # Rounds behind those, in which the empty pixels are mapped; the spectrum follows in all but the last.
 _REMAP_ITERATIONS = 2
 # 1 + delta up to which the map acts fully, and from which on not at all. What it does to a peak that has been smoothed
 # would have power where the smoothing has left none: 40% too much near the Nyquist frequency at 70 Mpc/h.
 _REMAPPED = (0.5, 2.0)
-# Pixels beyond a quantile below which it is not trusted.
+# Pixels beyond a quantile below which it is not trusted, and their share in a refit: tails that the smoothing holds
+# where they are would be pushed further in every round, and a few huge peaks double the variance of P(k) at 70 Mpc/h.
 _RARE = 20
+_RARE_SHARE = 1e-4
 _CALIBRATION_PIXELS = 2**21
 _N_KNOTS = 191
 _REACH = 4.75
@@ -275,7 +277,7 @@ class SpectralPriorGenerator(AbstractGenerator):
             # The same latents each time, so that the iteration settles.
             mocks = torch.cat([self._smooth_density(*each) for each in self._drawn(n_maps, seed=seed + 1)])
             if n_done < _REFIT_ITERATIONS:
-                self._correct_pixels(mocks, damping=0.7)
+                self._correct_pixels(mocks, damping=0.7, least_share=_RARE_SHARE)
                 self._correct_power(mocks, damping=0.7)
             else:
                 self._fit_remap(mocks)
@@ -294,15 +296,16 @@ class SpectralPriorGenerator(AbstractGenerator):
     def _bins(self, device: torch.device) -> RadialBins:
         return radial_bins(self.n_pixels, to_corner=True).to(device)
 
-    def _correct_pixels(self, mocks: Tensor, *, damping: float) -> None:
+    def _correct_pixels(self, mocks: Tensor, *, damping: float, least_share: float = 0.0) -> None:
         """Move the point transform against the deviation of the pixels of mocks from the target."""
-        self.log_field.copy_(_monotone(self.log_field + damping * self._missing_quantiles(mocks)[1]))
+        missing = self._missing_quantiles(mocks, least_share=least_share)[1]
+        self.log_field.copy_(_monotone(self.log_field + damping * missing))
         # The mean of the whole box is 1 by definition.
         self.log_field -= torch.log(mocks.double().mean()).float()
 
     def _fit_remap(self, mocks: Tensor) -> None:
         """Set the map that takes the empty pixels of mocks to the target."""
-        log_quantiles, missing = self._missing_quantiles(mocks)
+        log_quantiles, missing = self._missing_quantiles(mocks, least_share=0.0)
         full, none = map(math.log, _REMAPPED)
         missing *= ((none - log_quantiles) / (none - full)).clamp(0, 1)
         # Knots must differ; those below the smallest density told apart do not count.
@@ -310,14 +313,15 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.remap_log_ratio.copy_(missing)
         self.remap_log_ratio -= torch.log(self._remap(mocks).double().mean()).float()
 
-    def _missing_quantiles(self, mocks: Tensor) -> tuple[Tensor, Tensor]:
+    def _missing_quantiles(self, mocks: Tensor, *, least_share: float) -> tuple[Tensor, Tensor]:
         """Return ln of the quantiles of mocks, and what is to be added to reach the target."""
         probability = torch.special.ndtr(self.normal.double())
         log_quantiles = _log_quantiles(mocks, probability)
         missing = self.target_log_quantiles - log_quantiles
         # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
         n_pixels = min(int(self.target_pixels), mocks.numel())
-        known = (torch.minimum(probability, 1 - probability) * n_pixels >= _RARE).nonzero().flatten()
+        beyond = torch.minimum(probability, 1 - probability)
+        known = (beyond >= max(_RARE / n_pixels, least_share)).nonzero().flatten()
         places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
         return log_quantiles.float(), missing[places].float()
 

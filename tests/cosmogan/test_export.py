@@ -25,13 +25,13 @@ def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == ""
     generator.target_pixels.fill_(64 * 16**2)
     rounds = []
-    monkeypatch.setattr(generator, "_correct_pixels", lambda mocks, damping: rounds.append(len(mocks)))
-    monkeypatch.setattr(generator, "_correct_power", lambda mocks, damping: rounds.append(len(mocks)))
+    monkeypatch.setattr(generator, "_correct_pixels", lambda mocks, **_: rounds.append(len(mocks)))
+    monkeypatch.setattr(generator, "_correct_power", lambda mocks, **_: rounds.append(len(mocks)))
     generator.refit(seed=1)
-    expected = "refit: P(k) and pixel distribution of the mocks to the training slices, 10 rounds of 64 mocks\n"
+    expected = "refit: P(k) and pixel distribution of the mocks to the training slices, 5 rounds of 64 mocks\n"
     # No bar where standard error is no terminal.
     assert capsys.readouterr().err == expected
-    assert rounds == [64] * (2 * 8 + 1)
+    assert rounds == [64] * (2 * 3 + 1)
 
 
 def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -82,5 +82,5 @@ def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
     generator.refit(seed=1)
     refitted_pixels, refitted_power = deviations()
     # Noise of half a million pixels in the tails; modes of four pixels and less belong to the network.
-    assert refitted_pixels < 0.025 < 0.04 < pixels
+    assert refitted_pixels < 0.03 < 0.04 < pixels
     assert refitted_power < 0.6 * power
