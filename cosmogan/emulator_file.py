@@ -118,11 +118,11 @@ def find_emulator(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; expected an emulator file")
     shipped = _SHIPPED / f"{name_or_path}{SUFFIX}"
     if path.name == str(name_or_path) and shipped.is_file():
         return shipped
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected an emulator file")
     names = shipped_emulators()
     files = sorted(str(path.with_name(file.name)) for file in path.parent.glob(f"*{SUFFIX}"))
     nearest = difflib.get_close_matches(str(name_or_path), names + files, n=1)

@@ -174,3 +174,11 @@ def test_wheels_hold_weights_and_cards() -> None:
     beside = [path for path in Path(cosmogan.emulators.__file__).parent.iterdir() if path.suffix not in (".py", "")]
     assert all(any(path.match(pattern) for pattern in patterns) for path in beside)
     assert {"*.safetensors", "*.md"} <= set(patterns)
+
+
+@shipped_names
+def test_a_folder_does_not_hide_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Such as that of its training.
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_emulator(name).suffix == emulator_file.SUFFIX
