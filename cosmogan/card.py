@@ -79,8 +79,8 @@ def _judged(shipped: dict[str, Any]) -> list[str]:
     sections = [
         "## Data\n\n"
         f"- Training: {training['n_slices']:,} slices of realisations {_ranges(training['realisations'])}{chose}.\n"
-        f"- Test: {test['n_slices']:,} slices of realisations {_ranges(test['realisations'])}, never used for any "
-        "choice.\n"
+        f"- Test: {test['n_slices']:,} slices of realisations {_ranges(test['realisations'])}, which neither "
+        "trained it nor chose the checkpoint.\n"
         f"- SHA-256 of the slice files: training {training['sha256'][:16]}, test {test['sha256'][:16]}.",
         "## Cost\n\n" + "\n".join(f"- {text}" for text in shipped["cost"]),
         f"## Scores\n\n{shipped['judged'].capitalize()}; {shipped['mocks']}. Bold: misses what is asked. Differences "

@@ -1,4 +1,4 @@
-r"""Emulators and baselines against the simulations they were learnt from, and against simulations that nobody has seen.
+r"""Emulators and baselines against the simulations they were learnt from, and against others.
 
 Makes the lognormal and the copula baseline and mocks of the emulators named, measures all of it, writes
 ``scoreboard/NAME.json`` and, from all such files, ``scoreboard.md``. What was measured before and has not changed, by
@@ -74,7 +74,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="boxMPC-PIXELS, such as box500-64; only writes the page if not given")
     parser.add_argument("--training", type=Path, help="slice file that emulators and baselines were learnt from")
-    parser.add_argument("--test", type=Path, help="slice file of realisations that were never used for any choice")
+    parser.add_argument(
+        "--test", type=Path, help="slice file of realisations that neither trained nor chose a checkpoint"
+    )
     parser.add_argument("--candidates", nargs="*", default=[], metavar="NAME=FILE", help="emulators, or files of mocks")
     parser.add_argument("-n", type=int, default=5000, help="mocks of each")
     parser.add_argument("--seed", type=int, default=0)

@@ -42,8 +42,8 @@ _REMAP_ITERATIONS = 2
 # 1 + delta up to which the map acts fully, and from which on not at all. What it does to a peak that has been smoothed
 # would have power where the smoothing has left none: 40% too much near the Nyquist frequency at 70 Mpc/h.
 _REMAPPED = (0.5, 2.0)
-# Pixels beyond a quantile below which it is not trusted, and their share in a refit: tails that the smoothing holds
-# where they are would be pushed further in every round, and a few huge peaks double the variance of P(k) at 70 Mpc/h.
+# Pixels beyond a quantile below which it is not trusted, and their share in a refit. With eight rounds and without that
+# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%; each alone was not tried.
 _RARE = 20
 _RARE_SHARE = 1e-4
 _CALIBRATION_PIXELS = 2**21

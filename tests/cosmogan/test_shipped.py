@@ -138,7 +138,7 @@ def test_a_card_is_composed_of_the_record(folder: Path) -> None:
     for section in SECTIONS:
         assert f"\n## {section}\n" in card
     assert "realisations 1-3, 7; 7 of them chose the checkpoint only." in card
-    assert "10 slices of realisations 11-12, never used for any choice." in card
+    assert "10 slices of realisations 11-12, which neither trained it nor chose the checkpoint." in card
     assert "| P(k), largest | ≤ 3.0% | 2.5% | 1.5% | 2.9% |" in card
     assert "| P(k), within | ≤ 3.0% | **70%** | 1.5% | 2.9% |" in card
     assert card.index("P(k), largest") < card.index("Against test realisations") < card.index("P(k), within")
