@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "latents", "density"
 # Both runtimes round in float32; measured differences are 2e-6.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
+_SAME_PIXELS = 0.99
 _CHECKED = 3
 
 
@@ -35,7 +36,9 @@ def write_onnx(emulator: Emulator, path: Path, *, overwrite: bool = False) -> No
     Raises
     ------
     UserError
-        If packages are missing, the file exists or cannot be written, or the slices differ by more than 1e-4.
+        If packages are missing, the file exists or cannot be written, or the slices differ by more than 1e-4 in more
+        than one pixel in a hundred: where pixels are rounded to whole numbers of particles, the last bit of a sum
+        decides now and then.
     """
     require_absent(path, overwrite=overwrite)
     try:
@@ -57,7 +60,7 @@ def write_onnx(emulator: Emulator, path: Path, *, overwrite: bool = False) -> No
         for n in (_CHECKED, 1):
             (found,) = session.run(None, {INPUT: example[:n].numpy()})
             expected = emulator.density(example[:n]).cpu().numpy()
-            if not np.allclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE):
+            if np.isclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE).mean() < _SAME_PIXELS:
                 worst = np.abs(found - expected).max()
                 raise UserError(f"{path}: slices of onnxruntime differ from those of torch by up to {worst:.2g}")
         partial.replace(path)

@@ -37,6 +37,9 @@ class StatisticPins(nn.Module):
         Weight of the mean density.
     variance
         Weight of the variance of P(k) from slice to slice, averaged over ln k.
+    values_power
+        Weight of the power spectrum of the network values, averaged over k: the texture of voids and filaments, which
+        P(k) of the density, made by the peaks, does not know.
     isotropy
         Weight of the power's dependence on direction, averaged over ln k: quadrants with k_x k_y > 0 against those
         with k_x k_y < 0, and |k_x| > |k_y| against |k_x| < |k_y|. Slices that are turned at random show none on
@@ -66,6 +69,7 @@ class StatisticPins(nn.Module):
         distribution: float = 0.1,
         mean: float = 1.0,
         variance: float = 0.0,
+        values_power: float = 0.0,
         isotropy: float = 0.0,
         memory: int = 1000,
         warmup: int = 0,
@@ -76,6 +80,7 @@ class StatisticPins(nn.Module):
             "distribution": distribution,
             "mean": mean,
             "variance": variance,
+            "values_power": values_power,
             "isotropy": isotropy,
         }
         for name, value in (*self.weights.items(), ("warmup", warmup)):
@@ -120,13 +125,13 @@ class StatisticPins(nn.Module):
                 )
             targets["variance"] = _variance(power, square)
             starts["square"] = square
-        if side != n_pixels:
-            wanted, known = radial_bins(side).centres / side, radial_bins(n_pixels).centres / n_pixels
-            power = torch.exp(interpolate(wanted.to(power.device), known.to(power.device), torch.log(power)))
-        targets["power"] = power
-        if self.weights["isotropy"]:
-            starts["directions"] = power.expand(4, -1)
         values = transform(density[:: max(1, len(density) // 512)])
+        targets["power"] = _at_side(power, side, n_pixels=n_pixels)
+        if self.weights["values_power"]:
+            power_of_values = power_spectrum(values - values.mean(), n_pixels, bins=bins).mean(0).double()
+            targets["values_power"] = starts["values_power"] = _at_side(power_of_values, side, n_pixels=n_pixels)
+        if self.weights["isotropy"]:
+            starts["directions"] = targets["power"].expand(4, -1)
         probabilities = torch.tensor([*_TAILS, 0.5, *(1 - p for p in reversed(_TAILS))], device=values.device)
         ordered = values.flatten().sort().values
         self.register_buffer("levels", ordered[(probabilities * (len(ordered) - 1)).long()].clone())
@@ -178,13 +183,14 @@ class StatisticPins(nn.Module):
             moments["distribution"] = self._tails(values)
         if self.weights["power"] or self.weights["variance"] or self.weights["isotropy"]:
             moments |= self._power_moments(density)
+        if self.weights["values_power"]:
+            squares = _squares(values).mean(0, dtype=torch.float64)
+            moments["values_power"] = self._over_rings(squares * self.shares[:1])[0]
         return moments
 
     def _power_moments(self, density: Tensor) -> dict[str, Tensor]:
         """Return means over the batch of P(k), of its square and of P(k) by direction, where they are needed."""
-        modes = torch.fft.rfft2(density - 1)
-        # P in units of pixels squared: L = N.
-        squares = ((modes.real.square() + modes.imag.square()) / density.shape[-1] ** 2).flatten(1)
+        squares = _squares(density - 1)
         moments = {}
         rows = self.shares if self.weights["isotropy"] else self.shares[:1]
         power = self._over_rings(squares.mean(0, dtype=torch.float64) * rows)
@@ -235,7 +241,7 @@ class StatisticPins(nn.Module):
         """Return the mean squared log ratio of each pinned statistic."""
         ratios = {
             name: running[name] / getattr(self, f"target_{name}")
-            for name in ("power", "distribution", "mean")
+            for name in ("power", "distribution", "mean", "values_power")
             if self.weights[name]
         }
         if self.weights["variance"]:
@@ -249,6 +255,20 @@ class StatisticPins(nn.Module):
         for name in squares.keys() & {"power", "variance", "isotropy"}:
             squares[name] = squares[name] * weight * (n_bins / weight.sum())
         return {name: terms.mean() for name, terms in squares.items()}
+
+
+def _squares(fields: Tensor) -> Tensor:
+    """Return the squared modes of the half plane in units of pixels squared, ``(n, n_half_plane)``."""
+    modes = torch.fft.rfft2(fields)
+    return ((modes.real.square() + modes.imag.square()) / fields.shape[-1] ** 2).flatten(1)
+
+
+def _at_side(power: Tensor, side: int, *, n_pixels: int) -> Tensor:
+    """Take P(k) of slices of ``n_pixels`` over to the wave numbers of fields of ``side``."""
+    if side == n_pixels:
+        return power
+    wanted, known = radial_bins(side).centres / side, radial_bins(n_pixels).centres / n_pixels
+    return torch.exp(interpolate(wanted.to(power.device), known.to(power.device), torch.log(power)))
 
 
 def _rings(side: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,9 @@ from cosmogan.networks.base import AbstractCritic, full_precision
 from cosmogan.networks.conditions import Conditioning
 from cosmogan.networks.convolution import CircularConvolution
 
+# Channels between moments and score, and what keeps the logarithm of no variance finite.
+_MOMENTS_WIDTH, _LEAST_VARIANCE = 128, 1e-4
+
 
 class PatchCritic(AbstractCritic):
     """Strided convolutions to 4 x 4, minibatch standard deviation, linear score; no normalisation layers.
@@ -30,13 +33,18 @@ class PatchCritic(AbstractCritic):
         Channels at half resolution.
     n_conditions
         Conditions per slice.
+    moments
+        Whether mean and variance of the input and of all feature maps, which do not depend on where in a slice things
+        are, reach the score by layers of their own.
 
     References
     ----------
     Minibatch standard deviation: Karras et al. 2018, arXiv:1710.10196, section 3.
     """
 
-    def __init__(self, n_pixels: int, patch: int = 64, width: int = 64, n_conditions: int = 0) -> None:
+    def __init__(
+        self, n_pixels: int, patch: int = 64, width: int = 64, n_conditions: int = 0, moments: bool = False
+    ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
         self.patch = min(patch, n_pixels)
         n_strided = round(math.log2(self.patch / 8))
@@ -56,6 +64,12 @@ class PatchCritic(AbstractCritic):
             nn.Flatten(),
             nn.Linear(channels[-1] * 16, 1),
         )
+        self.moments = None
+        if moments:
+            n_moments = 2 * (1 + sum(channels))
+            self.moments = nn.Sequential(
+                nn.Linear(n_moments, _MOMENTS_WIDTH), nn.LeakyReLU(0.2), nn.Linear(_MOMENTS_WIDTH, 1)
+            )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -65,18 +79,35 @@ class PatchCritic(AbstractCritic):
 
     def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
-        planes = self._planes(values, conditions)
+        maps = self._maps(values, conditions)
+        planes = maps[-1]
         spread = torch.sqrt(planes.to(values.dtype).var(0, unbiased=False) + 1e-8).mean().to(planes.dtype)
         spread = spread.expand(len(planes), 1, *planes.shape[-2:])
         joined = self.head[:-1](torch.cat([planes, spread], 1))
         with full_precision(values.device.type):
-            return self.head[-1](joined.to(values.dtype)).squeeze(1)
+            score = self.head[-1](joined.to(values.dtype)).squeeze(1)
+            if self.moments is not None:
+                score = score + self.moments(_moments([values.unsqueeze(1), *maps], values.dtype)).squeeze(1)
+            return score
 
     def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the means over places of the last convolution's activations: slices have no preferred origin."""
-        return self._planes(values, conditions).to(values.dtype).mean((2, 3))
+        return self._maps(values, conditions)[-1].to(values.dtype).mean((2, 3))
 
-    def _planes(self, values: Tensor, conditions: Tensor | None) -> Tensor:
+    def _maps(self, values: Tensor, conditions: Tensor | None) -> list[Tensor]:
+        """Return the activations of all convolutions of the body."""
         patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
         first = self.body[:2](patches.contiguous(memory_format=torch.channels_last))
-        return self.body[2:](self.conditioning(first, conditions))
+        maps = [self.conditioning(first, conditions)]
+        for i in range(2, len(self.body), 2):
+            maps.append(self.body[i : i + 2](maps[-1]))
+        return maps
+
+
+def _moments(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return means and logarithms of variances over places, shape ``(n, n_moments)``."""
+    moments = []
+    for each in maps:
+        variance, mean = torch.var_mean(each.to(dtype), (2, 3), correction=0)
+        moments += [mean, torch.log(variance + _LEAST_VARIANCE)]
+    return torch.cat(moments, 1)

@@ -15,20 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, full_precision
-from cosmogan.networks.conditions import Conditioning
-from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.matrix_filter import MatrixFilter
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
+from cosmogan.networks.unet import COARSENING, UNet
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate, thin
 
-# Space-to-depth by 2 and two strided layers.
-_COARSENING = 8
 # Fit of the prior: pixels of mocks per iteration, iterations, and knots of the point transform out to 4.7 sigma, where
 # a million pixels end.
 _FIT_PIXELS = 2**21
@@ -36,18 +33,15 @@ _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
 _REFIT_PIXELS = 2**25
-_REFIT_ITERATIONS = 3
-# Rounds behind those, in which the empty pixels are mapped; the spectrum follows in all but the last.
-_REMAP_ITERATIONS = 2
-# 1 + delta up to which the map acts fully, and from which on not at all. What it does to a peak that has been smoothed
-# would have power where the smoothing has left none: 40% too much near the Nyquist frequency at 70 Mpc/h.
-_REMAPPED = (0.5, 2.0)
+_REFIT_ITERATIONS = 5
 # Pixels beyond a quantile below which it is not trusted, and their share in a refit. With eight rounds and without that
-# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%; each alone was not tried.
+# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%.
 _RARE = 20
 _RARE_SHARE = 1e-4
 _CALIBRATION_PIXELS = 2**21
 _N_KNOTS = 191
+# 1 + delta below which pixels are not told apart.
+_LEAST_DENSITY = 1e-6
 _REACH = 4.75
 
 
@@ -70,21 +64,25 @@ class SpectralPriorGenerator(AbstractGenerator):
     tails
         Degrees of freedom of Student's t for the noise given to the network; normal if None. The noise that is coloured
         stays normal: the point transform, which makes the tail of the pixels, is fitted to a normal field.
+    mean_count
+        Particles per pixel at the mean density, for slices that are whole numbers of particles (nearest grid point)
+        before smoothing: pixels are then rounded at random to whole numbers, up or down, with the same mean. At
+        70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer, and a network
+        sees at once where there is a fraction of one. None, for other assignments: no rounding.
 
     Raises
     ------
     UserError
-        If a side is not a multiple of 8.
+        If a side is not a multiple of 8, or ``mean_count`` not positive.
     """
 
     emits_density = True
-    side_multiple = _COARSENING
+    side_multiple = COARSENING
     prior_wavenumber: Tensor
     prior_log_power: Tensor
+    field_log_power: Tensor
     normal: Tensor
     log_field: Tensor
-    remap_log_density: Tensor
-    remap_log_ratio: Tensor
     kernel: Tensor
     target_power: Tensor
     target_log_quantiles: Tensor
@@ -102,26 +100,26 @@ class SpectralPriorGenerator(AbstractGenerator):
         smoothing: float = 0.0,
         n_conditions: int = 0,
         tails: float | None = None,
+        mean_count: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
-        self.width, self.training_pixels = width, training_pixels or n_pixels
+        self.width, self.training_pixels, self.mean_count = width, training_pixels or n_pixels, mean_count
+        if mean_count is not None and not mean_count > 0:
+            raise UserError(f"mean_count: expected a number of particles above 0 or null, found {mean_count}")
         for name in ("n_pixels", "training_pixels"):
-            if getattr(self, name) % _COARSENING:
-                raise UserError(
-                    f"{name}: this generator needs a multiple of {_COARSENING}, found {getattr(self, name)}"
-                )
-        self.network = _UNet(width, n_conditions).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if getattr(self, name) % COARSENING:
+                raise UserError(f"{name}: this generator needs a multiple of {COARSENING}, found {getattr(self, name)}")
+        self.network = UNet(width, n_conditions)
         # Set by `portable` only.
-        self.matrices: nn.Module | None = None
+        self.matrices: nn.ModuleDict | None = None
         # Spectrum of the prior against |k| in cycles per pixel, up to the corner of the plane.
         self.register_buffer("prior_wavenumber", torch.linspace(0, math.sqrt(0.5), n_pixels))
         self.register_buffer("prior_log_power", torch.zeros(n_pixels))
+        # ln of what the power of the corrected field is multiplied by, against the same |k|; 0 until `refit`.
+        self.register_buffer("field_log_power", torch.zeros(n_pixels))
         # Point transform: normal value -> ln of the unsmoothed field.
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
-        # Last step, pixel by pixel: ln of the density -> ln of a factor; 0 until `refit`.
-        self.register_buffer("remap_log_density", torch.linspace(-_REACH, _REACH, _N_KNOTS))
-        self.register_buffer("remap_log_ratio", torch.zeros(_N_KNOTS))
         # Of the training slices, and what was fitted to them, kept for `refit`.
         n_bins = self._bins(torch.device("cpu")).n_bins
         self.register_buffer("target_power", torch.ones(n_bins, dtype=torch.float64))
@@ -140,13 +138,13 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """``(2, n_pixels, n_pixels)``: white noise to be coloured, and noise for the network."""
-        return (2, self.n_pixels, self.n_pixels)
+        """``(2, n_pixels, n_pixels)``: noise to be coloured and noise for the network; a third one for rounding."""
+        return (2 if self.mean_count is None else 3, self.n_pixels, self.n_pixels)
 
     @property
     def training_latent_shape(self) -> tuple[int, ...]:
-        """``(2, training_pixels, training_pixels)``."""
-        return (2, self.training_pixels, self.training_pixels)
+        """As `latent_shape`, of ``training_pixels``."""
+        return (self.latent_shape[0], self.training_pixels, self.training_pixels)
 
     @property
     def training_side(self) -> int:
@@ -156,7 +154,7 @@ class SpectralPriorGenerator(AbstractGenerator):
     @property
     def bytes_per_pixel(self) -> int:
         """Memory per pixel while a slice is computed: measured at widths of 16, 32 and 64."""
-        return 60 + 12 * self.width
+        return 80 + 12 * self.width
 
     def resized(self, n_pixels: int) -> SpectralPriorGenerator:
         """Return this generator for slices of another side: the prior's table and all layers know pixels only."""
@@ -171,25 +169,24 @@ class SpectralPriorGenerator(AbstractGenerator):
     def portable(self) -> SpectralPriorGenerator:
         """Return a copy that colours by matrix products: ONNX runtimes differ in the Fourier transforms they have."""
         other = copy.deepcopy(self)
-        other.matrices = _MatrixFilter(self._amplitude(self.n_pixels, torch.fft.fftfreq))
+        other.matrices = nn.ModuleDict(
+            {name: MatrixFilter(self._amplitude(name, self.n_pixels, torch.fft.fftfreq)) for name in ("prior", "field")}
+        )
         return other
 
     def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2, side, side)``."""
-        density = self._smooth_density(latent, conditions)
-        return density if self.training else self._remap(density)
-
-    def _smooth_density(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2 or 3, side, side)``."""
         field = self._field(latent, conditions)
         # Mean and variance of the field would drift first; they are normalised as in a batch normalisation.
         mean, std = (field.mean(), field.std()) if self.training else (self.field_mean, self.field_std)
-        return self.to_density((field - mean) / std) / self.mean_density
+        return self.to_density((field - mean) / std, latent[:, 2:])
 
     def _field(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         prior, noise = self.color(latent[:, 0]), self.heavy_tails(latent[:, 1])
         # The body may be in bfloat16; prior and correction are added in float32.
         body = self.network.leave.weight.dtype
-        return prior + self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
+        field = prior + self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
+        return field if self.training else self._filter("field", field)
 
     def calibrate(self, *, seed: int) -> None:
         """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks.
@@ -202,34 +199,48 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.field_mean.copy_(sums[0])
         self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
         normalised = [((f - sums[0]) / self.field_std).float() for f in fields]
-        self.mean_density.copy_(torch.stack([self.to_density(f).double().mean() for f in normalised]).mean())
+        # Neither smoothing nor rounding changes the mean.
+        self.mean_density.copy_(torch.stack([self._unsmoothed(f).double().mean() for f in normalised]).mean())
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior; always float32."""
-        with full_precision(noise.device.type):
-            noise = noise.float()
-            if self.matrices is not None:
-                return self.matrices(noise)
-            amplitude = self._amplitude(noise.shape[-1], torch.fft.rfftfreq)
-            return torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=noise.shape[-2:])
+        return self._filter("prior", noise)
 
-    def _amplitude(self, side: int, frequencies: Callable[..., Tensor]) -> Tensor:
-        """Return the prior's filter over the whole plane (``fftfreq``) or the half plane (``rfftfreq``)."""
+    def _filter(self, name: str, field: Tensor) -> Tensor:
+        """Multiply the modes of ``(n, side, side)`` by the root of ``exp(<name>_log_power)``; always float32."""
+        with full_precision(field.device.type):
+            field = field.float()
+            if self.matrices is not None:
+                return self.matrices[name](field)
+            amplitude = self._amplitude(name, field.shape[-1], torch.fft.rfftfreq)
+            return torch.fft.irfft2(torch.fft.rfft2(field) * amplitude, s=field.shape[-2:])
+
+    def _amplitude(self, name: str, side: int, frequencies: Callable[..., Tensor]) -> Tensor:
+        """Return a filter over the whole plane (``fftfreq``) or the half plane (``rfftfreq``)."""
         device = self.prior_log_power.device
         kx, ky = torch.fft.fftfreq(side, device=device), frequencies(side, device=device)
         wavenumber = torch.hypot(kx[:, None], ky[None, :])
-        return torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, self.prior_log_power))
+        return torch.exp(0.5 * interpolate(wavenumber, self.prior_wavenumber, getattr(self, f"{name}_log_power")))
 
-    def to_density(self, field: Tensor) -> Tensor:
-        """Take a nearly normal field through the point transform and the smoothing to 1 + delta; always float32."""
+    def to_density(self, field: Tensor, rounding: Tensor) -> Tensor:
+        """Take a nearly normal field through point transform, rounding and smoothing to 1 + delta; always float32.
+
+        Parameters
+        ----------
+        field
+            Shape ``(n, side, side)``.
+        rounding
+            Normal noise that decides which pixels are rounded up, shape ``(n, 1, side, side)``; ``(n, 0, side, side)``
+            without a `mean_count`.
+        """
         with full_precision(field.device.type):
-            unsmoothed = torch.exp(interpolate(field.float(), self.normal, self.log_field))
+            unsmoothed = self._unsmoothed(field) / self.mean_density
+            if self.mean_count is not None:
+                unsmoothed = _round(unsmoothed * self.mean_count, rounding[:, 0].float()) / self.mean_count
             return smooth(unsmoothed, self.kernel)
 
-    def _remap(self, density: Tensor) -> Tensor:
-        """Multiply each pixel by the factor that `refit` found for its density; always float32."""
-        with full_precision(density.device.type):
-            return density * torch.exp(interpolate(density.log(), self.remap_log_density, self.remap_log_ratio))
+    def _unsmoothed(self, field: Tensor) -> Tensor:
+        return torch.exp(interpolate(field.float(), self.normal, self.log_field))
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Fit spectrum and point transform so that the mocks of the untrained network have the data's P(k) and pixels.
@@ -237,6 +248,11 @@ class SpectralPriorGenerator(AbstractGenerator):
         Both are corrected through the smoothing by damped iteration, since the spectrum of a Gaussian field is not that
         of its exponential.
         """
+        if self.mean_count is not None and metadata.assignment != "NGP":
+            raise UserError(
+                f"model.generator.mean_count: the slices are made by {metadata.assignment}, so that their pixels are "
+                "no whole numbers of particles; set it to null"
+            )
         self._set_smoothing(metadata.smoothing)
         bins = self._bins(density.device)
         thinned = thin(density)
@@ -249,40 +265,35 @@ class SpectralPriorGenerator(AbstractGenerator):
         n_maps = max(16, _FIT_PIXELS // self.n_pixels**2)
         random = torch.Generator(density.device).manual_seed(seed)
         for iteration in range(_FIT_ITERATIONS):
-            noise = torch.randn(n_maps, self.n_pixels, self.n_pixels, generator=random, device=density.device)
+            noise = torch.randn(n_maps, *self.latent_shape, generator=random, device=density.device)
             damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
-            mocks = self.to_density(self.color(noise))
+            mocks = self.to_density(self.color(noise[:, 0]), noise[:, 2:])
             self._correct_pixels(mocks, damping=damping)
             self._correct_power(mocks, damping=damping)
 
     @torch.no_grad()
     def refit(self, *, seed: int) -> None:
-        """Fit spectrum of the prior and point transform again, to the trained network's mocks, and map empty pixels.
+        """Fit a filter of the corrected field and the point transform to the mocks of the trained network.
 
-        Training holds P(k) and pixels only as well as single batches show them, and the point transform reaches empty
-        pixels, in the wings of full ones, badly. Takes minutes on a CPU and says on standard error how far it is.
+        Training holds P(k) and pixels only as well as single batches show them. The prior is left as it is: the network
+        drowns what is changed in it, and fine structure, which the smoothing hides from P(k) but not from the eye,
+        would go with it. Takes minutes on a CPU and says on standard error how far it is.
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
         n_maps = max(_FIT_BATCH, _REFIT_PIXELS // self.n_pixels**2)
-        n_rounds = _REFIT_ITERATIONS + _REMAP_ITERATIONS
         print(
-            f"refit: P(k) and pixel distribution of the mocks to the training slices, {n_rounds} rounds of "
+            f"refit: P(k) and pixel distribution of the mocks to the training slices, {_REFIT_ITERATIONS} rounds of "
             f"{n_maps:,} mocks",
             file=sys.stderr,
         )
-        self.remap_log_ratio.zero_()
-        for n_done in tqdm(range(n_rounds), unit="round", desc="refit", disable=None):
+        for _ in tqdm(range(_REFIT_ITERATIONS), unit="round", desc="refit", disable=None):
             self.calibrate(seed=seed)
             # The same latents each time, so that the iteration settles.
-            mocks = torch.cat([self._smooth_density(*each) for each in self._drawn(n_maps, seed=seed + 1)])
-            if n_done < _REFIT_ITERATIONS:
-                self._correct_pixels(mocks, damping=0.7, least_share=_RARE_SHARE)
-                self._correct_power(mocks, damping=0.7)
-            else:
-                self._fit_remap(mocks)
-                if n_done < n_rounds - 1:
-                    self._correct_power(self._remap(mocks), damping=0.7)
+            mocks = torch.cat([self(*each) for each in self._drawn(n_maps, seed=seed + 1)])
+            self._correct_pixels(mocks, damping=0.7, least_share=_RARE_SHARE)
+            self._correct_field(mocks, damping=0.7)
+        self.calibrate(seed=seed)
 
     def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Iterate over batches of latents and conditions."""
@@ -298,132 +309,64 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def _correct_pixels(self, mocks: Tensor, *, damping: float, least_share: float = 0.0) -> None:
         """Move the point transform against the deviation of the pixels of mocks from the target."""
-        missing = self._missing_quantiles(mocks, least_share=least_share)[1]
-        self.log_field.copy_(_monotone(self.log_field + damping * missing))
-        # The mean of the whole box is 1 by definition.
-        self.log_field -= torch.log(mocks.double().mean()).float()
-
-    def _fit_remap(self, mocks: Tensor) -> None:
-        """Set the map that takes the empty pixels of mocks to the target."""
-        log_quantiles, missing = self._missing_quantiles(mocks, least_share=0.0)
-        full, none = map(math.log, _REMAPPED)
-        missing *= ((none - log_quantiles) / (none - full)).clamp(0, 1)
-        # Knots must differ; those below the smallest density told apart do not count.
-        self.remap_log_density.copy_(log_quantiles + 1e-5 * torch.arange(_N_KNOTS, device=missing.device))
-        self.remap_log_ratio.copy_(missing)
-        self.remap_log_ratio -= torch.log(self._remap(mocks).double().mean()).float()
-
-    def _missing_quantiles(self, mocks: Tensor, *, least_share: float) -> tuple[Tensor, Tensor]:
-        """Return ln of the quantiles of mocks, and what is to be added to reach the target."""
         probability = torch.special.ndtr(self.normal.double())
-        log_quantiles = _log_quantiles(mocks, probability)
-        missing = self.target_log_quantiles - log_quantiles
+        missing = self.target_log_quantiles - _log_quantiles(mocks, probability)
         # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
         n_pixels = min(int(self.target_pixels), mocks.numel())
         beyond = torch.minimum(probability, 1 - probability)
         known = (beyond >= max(_RARE / n_pixels, least_share)).nonzero().flatten()
         places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
-        return log_quantiles.float(), missing[places].float()
+        self.log_field.copy_(_monotone(self.log_field + damping * missing[places].float()))
+        # The mean of the whole box is 1 by definition.
+        self.log_field -= torch.log(mocks.double().mean()).float()
 
     def _correct_power(self, mocks: Tensor, *, damping: float) -> None:
         """Move the spectrum of the prior against the deviation of P(k) of mocks from the target."""
-        ratio = torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device))).clamp(-3, 3)
-        self._set_prior(self.log_power + damping * ratio)
+        self._set_prior(self.log_power + damping * self._missing_power(mocks).clamp(-3, 3))
+
+    def _correct_field(self, mocks: Tensor, *, damping: float) -> None:
+        """Move the filter of the corrected field against the deviation of the shape of P(k) of mocks."""
+        missing = self._missing_power(mocks)
+        # The amplitude belongs to the pixels: it is the variance of their distribution.
+        bins = self._bins(mocks.device)
+        share = self.target_power * bins.n_modes
+        missing = missing - (share * missing).sum() / share.sum()
+        self.field_log_power += damping * self._over_table(missing)
+
+    def _missing_power(self, mocks: Tensor) -> Tensor:
+        """Return ``ln(target / P)`` in the bins of the fit."""
+        return torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device)))
+
+    def _over_table(self, values: Tensor) -> Tensor:
+        """Interpolate what is given in the bins of the fit to the wave numbers of the tables."""
+        knots = self._bins(values.device).centres.float() / self.n_pixels
+        table = interpolate(self.prior_wavenumber, knots, values.float())
+        # Modes longer than the box: none were seen.
+        table[self.prior_wavenumber < knots[0]] = values[0].float()
+        return table
 
     def _set_prior(self, log_power: Tensor) -> None:
         """Take over ``ln P`` of the prior in the bins of the fit."""
         self.log_power.copy_(log_power)
-        knots = self._bins(log_power.device).centres.float() / self.n_pixels
-        table = interpolate(self.prior_wavenumber, knots, log_power.float())
-        # Modes longer than the box: none were seen.
-        table[self.prior_wavenumber < knots[0]] = log_power[0].float()
-        self.prior_log_power.copy_(table)
-        probe = torch.zeros(1, self.n_pixels, self.n_pixels, device=table.device)
+        self.prior_log_power.copy_(self._over_table(log_power))
+        probe = torch.zeros(1, self.n_pixels, self.n_pixels, device=log_power.device)
         probe[0, 0, 0] = 1.0
         # Unit variance: the sum of squares of the filter's response to one spike.
         self.prior_log_power -= torch.log(self.color(probe).square().sum())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails")
+        names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count")
         return {name: getattr(self, name) for name in names}
 
 
-class _MatrixFilter(nn.Module):
-    """Filter of a periodic plane without Fourier transforms: products with the matrix ``cas(2 pi j k / side)``.
+def _round(counts: Tensor, noise: Tensor) -> Tensor:
+    """Round to one of the two next whole numbers, at random by normal noise, so that the mean is kept.
 
-    The Hartley transform along both axes diagonalises a filter that is even along each of them.
-
-    Parameters
-    ----------
-    amplitude
-        Of the modes of the whole plane, shape ``(side, side)``, in the order of ``fftfreq``.
-
-    References
-    ----------
-    Bracewell 1983, JOSA 73, 1832.
+    The gradient is that of the mean, 1.
     """
-
-    amplitude: Tensor
-    hartley: Tensor
-
-    def __init__(self, amplitude: Tensor) -> None:
-        super().__init__()
-        side = len(amplitude)
-        places = torch.arange(side)
-        angle = 2 * math.pi / side * (places[:, None] * places % side).double()
-        self.register_buffer("amplitude", amplitude)
-        self.register_buffer("hartley", ((torch.cos(angle) + torch.sin(angle)) / math.sqrt(side)).to(amplitude))
-
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.hartley @ ((self.hartley @ noise @ self.hartley) * self.amplitude) @ self.hartley
-
-
-class _UNet(nn.Module):
-    """Correction to the prior field; zero at the start."""
-
-    def __init__(self, width: int, n_conditions: int) -> None:
-        super().__init__()
-        self.conditioning = Conditioning(n_conditions, width)
-        self.enter = CircularConvolution(8, width)
-        self.block1 = _ResidualBlock(width)
-        self.down1 = _halving(width, 2 * width)
-        self.block2 = _ResidualBlock(2 * width)
-        self.down2 = _halving(2 * width, 2 * width)
-        self.block3 = nn.Sequential(_ResidualBlock(2 * width), _ResidualBlock(2 * width))
-        self.up2 = CircularConvolution(4 * width, 2 * width)
-        self.up1 = CircularConvolution(3 * width, width)
-        self.block4 = _ResidualBlock(width)
-        self.leave = CircularConvolution(width, 4)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
-
-    def forward(self, prior: Tensor, noise: Tensor, conditions: Tensor | None) -> Tensor:
-        fine = torch.cat([functional.pixel_unshuffle(f.unsqueeze(1), 2) for f in (prior, noise)], 1)
-        fine = self.enter(fine.contiguous(memory_format=torch.channels_last))
-        fine = self.block1(functional.silu(self.conditioning(fine, conditions)))
-        middle = self.block2(functional.silu(self.down1(fine)))
-        coarse = self.block3(functional.silu(self.down2(middle)))
-        middle = functional.silu(self.up2(torch.cat([middle, functional.interpolate(coarse, scale_factor=2)], 1)))
-        fine = functional.silu(self.up1(torch.cat([fine, functional.interpolate(middle, scale_factor=2)], 1)))
-        fine = self.block4(fine)
-        with full_precision(fine.device.type):
-            return functional.pixel_shuffle(self.leave(fine.to(self.leave.weight.dtype)), 2).squeeze(1)
-
-
-class _ResidualBlock(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = CircularConvolution(width, width), CircularConvolution(width, width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features + self.second(functional.silu(self.first(features)))
-
-
-def _halving(n_in: int, n_out: int) -> nn.Conv2d:
-    # Four taps lie evenly about the two pixels that become one. Three would shift all towards one corner, and slices
-    # would lean to one diagonal.
-    return CircularConvolution(n_in, n_out, 4, stride=2)
+    uniform = 0.5 * (1 + torch.erf(noise / math.sqrt(2)))
+    return counts + (torch.floor(counts.detach() + uniform) - counts.detach())
 
 
 def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:
@@ -448,4 +391,6 @@ def _log_quantiles(density: Tensor, probability: Tensor) -> Tensor:
     pixels = density.flatten().sort().values
     rank = (probability * (len(pixels) - 1)).clamp(0, len(pixels) - 1)
     below = rank.long().clamp(max=len(pixels) - 2)
-    return torch.log(torch.lerp(pixels[below].double(), pixels[below + 1].double(), rank - below).clamp_min(1e-6))
+    return torch.log(
+        torch.lerp(pixels[below].double(), pixels[below + 1].double(), rank - below).clamp_min(_LEAST_DENSITY)
+    )

@@ -96,6 +96,23 @@ def test_running_power_is_that_of_the_statistics_package():
     torch.testing.assert_close(module.running_square, power.square().mean(0), rtol=ROUNDING, atol=0)
 
 
+def test_the_texture_of_voids_is_seen_by_the_power_of_values():
+    training = lognormal(64, 0)
+    transform = LogTransform()
+    transform.fit(training)
+    # Waves of two pixels in the logarithm of what is empty: the density hardly knows them.
+    empty = training < training.median()
+    checks = 1 + 0.5 * (-1.0) ** torch.arange(SIDE)
+    wrong = torch.where(empty, training * checks, training)
+    seen = {}
+    for name in ("power", "values_power"):
+        module = StatisticPins(**(OFF | {name: 1.0}), memory=NO_MEMORY)
+        module.prepare(training, transform=transform, side=SIDE)
+        assert module(training, transform(training)).item() < ROUNDING
+        seen[name] = module(wrong, transform(wrong)).item()
+    assert seen["values_power"] > 20 * seen["power"]
+
+
 def test_power_by_direction_is_that_of_direct_sums():
     module, transform = prepared(lognormal(64, 0), isotropy=1.0, memory=NO_MEMORY)
     density = lognormal(8, 1)
@@ -147,7 +164,7 @@ def test_variance_by_hand():
     assert module(same, transform(same)).isfinite()
 
 
-@pytest.mark.parametrize("name", ["power", "distribution", "mean", "variance", "isotropy"])
+@pytest.mark.parametrize("name", ["power", "distribution", "mean", "variance", "values_power", "isotropy"])
 def test_gradient_of_each_pin_against_differences(name: str):
     module, transform = prepared(lognormal(64, 0), **(OFF | {name: 1.0}), memory=NO_MEMORY)
     density = (1.5 * (lean(lognormal(8, 1), quadrant=0.8) - 1) + 1).clamp_min(0.05).requires_grad_(True)
