@@ -15,7 +15,7 @@ from tests.cosmogan.test_conditions import write_conditioned
 RECIPE = """
 data: {batch_size: 4, slices_per_epoch: 16, conditions: [Omega_m]}
 model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4, n_conditions: 1}}
+  generator: {class_path: SpectralPriorGenerator, init_args: {width: 8, n_conditions: 1}}
   critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4, n_conditions: 1}}
   objective: {class_path: Relativistic}
   penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
