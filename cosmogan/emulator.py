@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import textwrap
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -140,7 +141,11 @@ class Emulator:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: the emulator's record does not fit its weights ({error})") from None
+            details = textwrap.shorten(str(error), 160, placeholder=" ...")
+            raise UserError(
+                f"{path}: the emulator's record does not fit its weights, as in files of other versions of cosmogan "
+                f"({details}); use the version that wrote it, or train it anew"
+            ) from None
         emulator.file, emulator.precision = path, precision
         # Now: the file may be another one by the time somebody asks.
         emulator._file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -191,3 +191,13 @@ def test_what_the_slices_come_from_is_known(saved: Path):
     assert provenance["emulator"] == "e.safetensors"
     assert provenance["emulator_sha256"] == hashlib.sha256(written).hexdigest()
     assert "not_trustworthy" not in provenance
+
+
+def test_a_file_of_another_version_is_one_line(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> Emulator:
+        raise RuntimeError("Error(s) in loading state_dict:\n\t" + "\n\t".join(f"Missing: layer{n}" for n in range(99)))
+
+    monkeypatch.setattr(Emulator, "from_record", refuse)
+    with pytest.raises(UserError, match=r"other versions of cosmogan \(Error.* \.\.\.\); .*train it anew$") as raised:
+        Emulator.load(saved)
+    assert "\n" not in str(raised.value)
