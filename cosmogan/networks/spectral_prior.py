@@ -35,7 +35,7 @@ _FIT_BATCH = 32
 _REFIT_PIXELS = 2**25
 _REFIT_ITERATIONS = 5
 # Pixels beyond a quantile below which it is not trusted, and their share in a refit. With eight rounds and without that
-# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%.
+# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%, when the refit moved the prior.
 _RARE = 20
 _RARE_SHARE = 1e-4
 _CALIBRATION_PIXELS = 2**21
@@ -67,8 +67,8 @@ class SpectralPriorGenerator(AbstractGenerator):
     mean_count
         Particles per pixel at the mean density, for slices that are whole numbers of particles (nearest grid point)
         before smoothing: pixels are then rounded at random to whole numbers, up or down, with the same mean. At
-        70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer, and a network
-        sees at once where there is a fraction of one. None, for other assignments: no rounding.
+        70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer. None, for
+        other assignments: no rounding.
 
     Raises
     ------

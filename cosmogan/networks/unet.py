@@ -17,8 +17,8 @@ COARSENING = 8
 class UNet(nn.Module):
     """Correction to the prior field; zero at the start.
 
-    Two layers at full resolution, the same for all pixels, make the correction. Weights of their own for each of the
-    two by two pixels of a cell made these unlike: waves of two pixels had ten times the power of slices at 70 Mpc/h.
+    Two layers at full resolution, the same for all pixels, make the correction. What comes from below may still differ
+    between the pixels of a cell: waves of two pixels can have ten times the power of slices at 70 Mpc/h.
 
     Parameters
     ----------
