@@ -46,6 +46,8 @@ _POSITIONAL = {
     "info": ("file", None),
 }
 _USAGE_ERROR = 2
+# Types in plain words.
+KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "tuple": "a list"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,11 +109,16 @@ def _parse(command: str, function: Callable[..., Any], words: list[str]) -> dict
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise UserError(f"{plain_message(message)}. See `cosmogan {command} --help`")
+            text = plain_message(message)
+            if found := re.match(r"Parser key \"(\w+)\": Expected a <class '(\w+)'>.*?Got value: (.*)", text):
+                option = ("-" if len(found[1]) == 1 else "--") + found[1].replace("_", "-")
+                text = f"{option}: expected {KINDS.get(found[2], found[2])}, found {found[3]}"
+            raise UserError(f"{text}. See `cosmogan {command} --help`")
 
         def format_help(self, formatter: Any = None) -> str:
             text = super().format_help(formatter)
-            return re.sub(r"--[a-z_0-9]+", lambda option: option[0].replace("_", "-"), text)
+            text = re.sub(r"--[a-z_0-9]+", lambda option: option[0].replace("_", "-"), text)
+            return re.sub(r"--n\b", "-n", text)
 
     parameters = inspect.signature(function).parameters
     description = inspect.getdoc(function) or ""

@@ -53,6 +53,10 @@ class Conditions:
     def __len__(self) -> int:
         return len(self.columns)
 
+    def __repr__(self) -> str:
+        ranges = [f"{c.name}: {c.low:g} to {c.high:g} {c.units}".strip() for c in self.columns]
+        return f"Conditions({', '.join(ranges)})"
+
     @classmethod
     def measured(cls, reader: SliceReader, names: Sequence[str], rows: np.ndarray) -> Conditions:
         """Take mean, standard deviation and range from the slices ``rows`` of a file.

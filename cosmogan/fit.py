@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -321,10 +322,23 @@ def find_recipe(name: str) -> Path:
 
 def _find_recipes(word: str, before: str) -> str:
     if before in ("--config", "-c"):
-        return str(find_recipe(word))
+        return str(_readable(find_recipe(word)))
     if word.startswith("--config="):
-        return f"--config={find_recipe(word.removeprefix('--config='))}"
+        return f"--config={_readable(find_recipe(word.removeprefix('--config=')))}"
     return word
+
+
+def _readable(recipe: Path) -> Path:
+    """Return the file if it is YAML that can be a recipe; the parser does not say which file is not."""
+    try:
+        content = yaml.safe_load(recipe.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{recipe}: {place}this is not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{recipe}: expected settings such as data, model and trainer, found {type(content).__name__}")
+    return recipe
 
 
 def _precision_error(found: object) -> str:

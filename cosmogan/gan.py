@@ -170,6 +170,12 @@ class CosmoGAN(L.LightningModule):
         ):
             if count < 1:
                 raise UserError(f"model.{name}: expected at least 1, found {count}")
+        for name, rate in (("generator_lr", generator_lr), ("critic_lr", critic_lr)):
+            if not 0 < rate < math.inf:
+                raise UserError(f"model.{name}: expected a learning rate above 0, found {rate}")
+        for name, beta in (("betas", betas[0]), ("betas", betas[1]), ("final_beta2", final_beta2)):
+            if beta is not None and not 0 <= beta < 1:
+                raise UserError(f"model.{name}: expected numbers of at least 0 and below 1, found {beta}")
         for name, share in (("final_lr", final_lr), ("final_penalty", final_penalty)):
             if share < 0:
                 raise UserError(f"model.{name}: expected a share of at least 0, found {share}")

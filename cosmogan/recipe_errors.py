@@ -9,12 +9,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 
-from cosmogan.cli import plain_message
+from cosmogan.cli import KINDS, plain_message
 
 SEE = " (see `cosmogan fit --help`)"
 _UNKNOWN = ": there is no such setting"
 _MISSING = ": is missing, and has no default"
-_KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "tuple": "a list"}
 
 
 def explain(message: str, *, options: Iterable[str], classes: Callable[[str], list[type]]) -> str:
@@ -44,14 +43,15 @@ def explain(message: str, *, options: Iterable[str], classes: Callable[[str], li
         name = f"{unknown[1]}.{unknown[2]}" if unknown[1] else unknown[2]
         return f"{name}{_UNKNOWN}{_nearest(name, options)}"
     if missing := re.match(r"the following arguments are required: ([\w.]+)", text):
-        return f"{missing[1]}{_MISSING}"
+        hint = "; name a recipe, such as --config demo/box500" if missing[1].startswith("model.") else ""
+        return f"{missing[1]}{_MISSING}{hint}"
     names = ", ".join(one.__name__ for one in classes(key))
-    if unknown := re.match(r"Expected a dot import path string: (\S+)", text):
+    if unknown := re.search(r"Expected a dot import path string: (\S+)", text):
         return f"{key}.class_path: there is no {unknown[1]}; expected one of {names}"
     if "Not a valid subclass" in text:
         return f"{key}: expected class_path, one of {names}, found {value[1] if value else 'none'}"
     if kind := re.match(r"Expected a (?:<class '(\w+)'>|typing.Literal\[(.*?)\])", text):
-        expected = _KINDS.get(kind[1], kind[1]) if kind[1] else f"one of {kind[2]}"
+        expected = KINDS.get(kind[1], kind[1]) if kind[1] else f"one of {kind[2]}"
         return f"{key}: expected {expected}, found {value[1] if value else 'something else'}"
     return f"{key}: {text}" if key else text
 

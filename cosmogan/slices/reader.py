@@ -233,6 +233,8 @@ def _open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         if "truncated" in str(error):
             raise UserError(f"{path}: is cut short; copy or write it again") from None
+        if path.suffix == ".safetensors":
+            raise UserError(f"{path}: is an emulator, not a slice file; make one with `cosmogan generate`") from None
         raise UserError(f"{path}: is not an HDF5 file or is damaged ({os_reason(error)})") from None
 
 

@@ -157,6 +157,9 @@ def test_the_average_halves_its_distance_in_a_half_life():
         (["--ckpt_path", "last"], "last.ckpt: no such checkpoint"),
         (["--model.critic.init_args.patch", "12"], "patch: the critic needs"),
         (["--config", "demo/box250"], "demo/box500"),
+        (["--model.objective", "Wasserstien"], "model.objective.class_path: there is no Wasserstien; .* Wasserstein"),
+        (["--model.generator_lr", "-1"], "model.generator_lr: expected a learning rate above 0, found -1"),
+        (["--model.betas", "[0.5, 1]"], "model.betas: expected numbers of at least 0 and below 1, found 1"),
     ],
 )
 def test_bad_words_to_fit(tmp_path: Path, recipe: Path, example: Path, more: list[str], expected: str):
@@ -171,6 +174,7 @@ def test_bad_words_to_fit(tmp_path: Path, recipe: Path, example: Path, more: lis
         ("class_path: ZeroCentred, ", "", "model.penalty: expected class_path, one of GradientNorm, ZeroCentred"),
         ("max_slices", "max_slice", "model.max_slice: there is no such setting; did you mean model.max_slices?"),
         ("gamma: 1.0, ", "", "model.penalty.init_args.gamma: is missing"),
+        ("trainer:", "trainer: [", ": this is not YAML: "),
         ("trainer:", "trainr:", "trainr.accelerator: there is no such setting; did you mean trainer.accelerator?"),
     ],
 )
