@@ -223,13 +223,18 @@ class CosmoGAN(L.LightningModule):
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
         self.conditions = data.conditions.to_list() if data.conditions else []
+        # Where the networks will be: a GPU fits in a second what takes a core a minute.
+        device = self.trainer.strategy.root_device
+        training = data.training.to(device)
         with torch.no_grad():
-            self.transform.fit(data.training)
-            self.generator.prepare(data.training, transform=self.transform, metadata=data.metadata, seed=self.seed)
+            for part in (self.transform, self.generator):
+                part.to(device)
+            self.transform.fit(training)
+            self.generator.prepare(training, transform=self.transform, metadata=data.metadata, seed=self.seed)
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
             if self.pins is not None:
-                side = self.generator.training_side
-                self.pins.prepare(data.training, transform=self.transform, side=side)
+                self.pins.to(device)
+                self.pins.prepare(training, transform=self.transform, side=self.generator.training_side)
         if self.compile_mode != "none":
             self.generator.compile(mode=self.compile_mode)
             self.critic.compile(mode=self.compile_mode)

@@ -146,13 +146,13 @@ class GaussianisingTransform(AbstractTransform):
         pixels = torch.log(thin(density).double() + self.epsilon).flatten().sort().values
         # The outermost knots leave ten pixels beyond them.
         reach = -math.sqrt(2) * torch.erfinv(torch.tensor(2 * min(10.5 / len(pixels), 0.25) - 1.0)).item()
-        normal = torch.linspace(-reach, reach, self.n_knots, dtype=torch.float64)
+        normal = torch.linspace(-reach, reach, self.n_knots, dtype=torch.float64, device=pixels.device)
         rank = torch.special.ndtr(normal) * (len(pixels) - 1)
         below = rank.long().clamp(max=len(pixels) - 2)
         quantiles = torch.lerp(pixels[below], pixels[below + 1], rank - below)
         # Equal quantiles (empty pixels) are spread by the least slope that float32 can invert.
         quantiles = quantiles.float()
-        least = 1e-5 * torch.arange(self.n_knots)
+        least = 1e-5 * torch.arange(self.n_knots, device=pixels.device)
         self.log_density.copy_(torch.cummax(quantiles - least, 0).values + least)
         self.normal.copy_(normal)
 

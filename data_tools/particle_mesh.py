@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 import torch
 from scipy import fft
@@ -20,6 +20,17 @@ _PIECE = {"cpu": 2**17, "cuda": 2**25}
 # Particles of a piece; each has eight cells.
 _PARTICLES = {"cpu": 2**15, "cuda": 2**24}
 _COMPONENTS = 3
+
+
+def compiled_loops(device: torch.device) -> ModuleType | None:
+    """Return the kernels for this device, or None where there are none: on a CPU, and without Triton."""
+    if device.type != "cuda":
+        return None
+    try:
+        import data_tools.particle_mesh_compiled as loops
+    except ImportError:
+        return None
+    return loops
 
 
 class ParticleMesh:
@@ -33,12 +44,17 @@ class ParticleMesh:
         Side of the box, Mpc/h.
     device
         Where to compute.
+    compiled
+        Whether compiled loops are used where there are any; results are the same up to the order of sums.
     """
 
-    def __init__(self, mesh: int, box_size: float, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, mesh: int, box_size: float, *, device: torch.device | str = "cpu", compiled: bool = True
+    ) -> None:
         self.mesh = mesh
         self.box_size = box_size
         self.device = torch.device(device)
+        self._loops = compiled_loops(self.device) if compiled else None
         self._cells = mesh / box_size
         self._piece = _PIECE[self.device.type]
         self._particles = _PARTICLES[self.device.type]
@@ -135,6 +151,9 @@ class ParticleMesh:
         -------
             Shape ``(n, 3)``, Mpc/h.
         """
+        if self._loops is not None:
+            found: Tensor = self._loops.gather(position, self._force, self._cells)
+            return found
         index, weight = self._cloud_in_cell(position)
         # The sum over each particle's eight cells in one fused kernel.
         return torch.nn.functional.embedding_bag(
@@ -150,6 +169,9 @@ class ParticleMesh:
 
         def scatter(which: slice) -> None:
             mesh = meshes[which.start].zero_()
+            if self._loops is not None:
+                self._loops.scatter(position, mesh.view((self.mesh,) * 3), self._cells)
+                return
             stop = min((which.start + 1) * share, len(position))
             for start in range(which.start * share, stop, self._particles):
                 index, weight = self._cloud_in_cell(position[start : min(start + self._particles, stop)])

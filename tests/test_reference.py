@@ -183,7 +183,8 @@ def test_slices_see_a_shift(simulations: ModuleType) -> None:
     """The twin: positions moved by a twentieth of a pixel are other slices."""
     geometry = simulations.Geometry(particles=16, pixels=16, slabs=16, every=1, training=1, test=1)
     positions = torch.rand(4096, 3, generator=torch.Generator().manual_seed(0)) * 69.0
-    one, other = ([s for *_, s in simulations.cut(p, 70.0, geometry)] for p in (positions, positions + 0.2))
+    cubes = (simulations.count(p, 70.0, 16) for p in (positions, positions + 0.2))
+    one, other = ([s for *_, s in simulations.cut(cube, 70.0, geometry)] for cube in cubes)
     assert np.abs(one[0] / other[0] - 1).max() > 100 * _SMOOTHED
 
 
@@ -237,7 +238,7 @@ def test_simulations_go_on_where_they_stopped(run: ModuleType, tmp_path: Path, m
     """Realisations that are there are not made again; none is begun for which there is no time."""
     asked: list[list[int]] = []
 
-    def pretend(side: float, geometry: Any, seeds: list[int], folder: Path, device: Any) -> Iterator[int]:
+    def pretend(side: float, geometry: Any, seeds: list[int], folder: Path, device: Any, **more: Any) -> Iterator[int]:
         asked.append(seeds)
         for seed in seeds:
             path = run.part(folder, seed)

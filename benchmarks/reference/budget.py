@@ -10,6 +10,8 @@ from cosmogan.errors import UserError
 
 # Of the whole budget: kept for export, mocks and scores; the most that simulations may take.
 SCORING_SHARE, SIMULATION_SHARE = 0.22, 0.45
+# Where mocks and scores are made elsewhere, later.
+EXPORT_SHARE = 0.05
 # A box is of no use with fewer: two to learn from and one to choose the checkpoint by; two to see scatter in the test.
 LEAST_TRAINING, LEAST_TEST = 3, 2
 # Of the time that two recipes on one box have together: the paper's networks cost about as much per slice as ours, and
@@ -75,7 +77,13 @@ class Clock:
 
 
 def plan_realisations(
-    seconds: Mapping[str, float], wanted: Realisations, *, left: float, budget: float, rehearsal: bool = False
+    seconds: Mapping[str, float],
+    wanted: Realisations,
+    *,
+    left: float,
+    budget: float,
+    rehearsal: bool = False,
+    scoring: float = SCORING_SHARE,
 ) -> Realisations:
     """Return the realisations of each box, as many as asked for or as fit.
 
@@ -89,6 +97,8 @@ def plan_realisations(
         Seconds left of the whole budget.
     rehearsal
         Take the least, and take it even where it does not fit.
+    scoring
+        Share of the whole budget that is kept for export, mocks and scores.
 
     Raises
     ------
@@ -99,7 +109,7 @@ def plan_realisations(
     if rehearsal:
         return least
     one = sum(seconds.values())
-    affordable = min(SIMULATION_SHARE * budget, left * (1 - SCORING_SHARE))
+    affordable = min(SIMULATION_SHARE * budget, left * (1 - scoring))
     if one * wanted.total <= affordable:
         return wanted
     if one * least.total > affordable:
@@ -115,7 +125,14 @@ def plan_realisations(
 
 
 def training_seconds(
-    left: float, budget: float, *, simulations: float, recipe: str, waiting: list[str], own: list[str]
+    left: float,
+    budget: float,
+    *,
+    simulations: float,
+    recipe: str,
+    waiting: list[str],
+    own: list[str],
+    scoring: float = SCORING_SHARE,
 ) -> float:
     """Return the seconds that a training may have.
 
@@ -131,8 +148,10 @@ def training_seconds(
         Recipes of the trainings that are not done, this one among them, over all boxes.
     own
         All recipes that were asked for.
+    scoring
+        As of `plan_realisations`.
     """
-    free = left - SCORING_SHARE * budget - simulations
+    free = left - scoring * budget - simulations
     shares = {name: SHARES[name] if len(own) > 1 else 1.0 for name in own}
     return max(0.0, free * shares[recipe] / sum(shares[name] for name in waiting))
 

@@ -34,7 +34,16 @@ sys.path.append(str(FOLDER.parent / "accuracy"))
 import judging
 import learning
 import scoreboard_page
-from budget import SCORING_SHARE, Clock, Realisations, now, plan_realisations, slices_to_see, training_seconds
+from budget import (
+    EXPORT_SHARE,
+    SCORING_SHARE,
+    Clock,
+    Realisations,
+    now,
+    plan_realisations,
+    slices_to_see,
+    training_seconds,
+)
 from simulations import BOXES, GEOMETRIES, join, part, simulate
 
 from cosmogan.errors import UserError
@@ -71,10 +80,17 @@ class Reference:
         self.boxes: list[str] = arguments.boxes
         self.recipes = list(RECIPES) if arguments.recipe == "both" else [arguments.recipe]
         self.geometry = GEOMETRIES[arguments.geometry]
+        if arguments.realisations is not None:
+            training, test = arguments.realisations
+            self.geometry = replace(self.geometry, training=training, test=test)
+        self.scoring = EXPORT_SHARE if arguments.unscored else SCORING_SHARE
         if arguments.rehearse:
             self.geometry = replace(self.geometry, every=min(_SPARSER * self.geometry.every, self.geometry.slabs // 4))
         self.state_file = self.work / "state.json"
-        settings = {name: getattr(arguments, name) for name in ("boxes", "recipe", "geometry", "rehearse", "mocks")}
+        settings = {
+            name: getattr(arguments, name)
+            for name in ("boxes", "recipe", "geometry", "realisations", "rehearse", "mocks")
+        }
         self.state: dict[str, Any] = self._load(settings)
         self.clock = Clock(60 * arguments.minutes, used=self.state["used_seconds"], limit=arguments.limit)
         self.signals = learning.Signals()
@@ -141,6 +157,8 @@ class Reference:
                 self.simulate_all(box)
                 self.train(box, recipe)
                 self.once(f"export {box} {recipe}", lambda found, b=box, r=recipe: self.export(found, b, r))
+        if self.arguments.unscored:
+            return
         for box in self.boxes:
             for recipe in self.recipes:
                 self.once(f"generate {box} {recipe}", lambda found, b=box, r=recipe: self.generate(found, b, r))
@@ -170,9 +188,13 @@ class Reference:
         self.say(f"simulate {box}: {len(missing)} x {self.geometry.particles}^3 particles")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        for _ in self._timed(simulate(BOXES[box], self.geometry, missing, folder, self.device), known["seconds"]):
+        for _ in self._timed(self._simulations(box, missing, folder), known["seconds"]):
             known |= self.memory()
             self.save()
+
+    def _simulations(self, box: str, seeds: list[int], folder: Path) -> Iterator[int]:
+        cubes = self.work / "cubes" if self.arguments.cubes else None
+        return simulate(BOXES[box], self.geometry, seeds, folder, self.device, cubes=cubes)
 
     def _timed(self, seeds: Iterator[int], seconds: list[float]) -> Iterator[int]:
         while True:
@@ -199,13 +221,14 @@ class Reference:
             left=self.clock.left,
             budget=self.clock.budget,
             rehearsal=self.arguments.rehearse,
+            scoring=self.scoring,
         )
         self.state["plan"] = asdict(planned) | {"validation": planned.validation, "seconds_per_simulation": seconds}
         each = ", ".join(f"{box} {value:.3g} s" for box, value in seconds.items())
         self.say(
             f"plan: {planned.training} training realisations, {planned.validation} of which choose the checkpoint, and "
             f"{planned.test} test realisations of each box (asked for: {wanted.training} and {wanted.test}; a "
-            f"simulation takes {each}); {SCORING_SHARE:.0%} of the time for export and scores"
+            f"simulation takes {each}); {self.scoring:.0%} of the time for export and scores"
         )
         self.save()
 
@@ -238,6 +261,7 @@ class Reference:
                 recipe=recipe,
                 waiting=waiting,
                 own=self.recipes,
+                scoring=self.scoring,
             )
             if self.arguments.rehearse:
                 known["allotted"] = max(known["allotted"], _REHEARSED)
@@ -431,6 +455,13 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--toy", dest="geometry", action="store_const", const="toy", help="the same as --geometry toy")
     parser.add_argument(
         "--rehearse", action="store_true", help="all stages with the least that works, to look at speeds"
+    )
+    parser.add_argument(
+        "--realisations", nargs=2, type=int, metavar=("TRAINING", "TEST"), help="of each box, not those of the geometry"
+    )
+    parser.add_argument("--cubes", action="store_true", help="keep particles per voxel in --work, too, 34 MB a cube")
+    parser.add_argument(
+        "--unscored", action="store_true", help="end with emulators: mocks and scores are made elsewhere, of the cubes"
     )
     parser.add_argument("--mocks", type=int, help="of each emulator; 5000, 300 to rehearse or as a toy")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...")

@@ -1,19 +1,21 @@
 """Simulations to slices, all on one device: no snapshots, no CAMB, nothing but slices leaves the GPU.
 
 The same seeds give the simulations of ``cosmogan simulate`` to rounding: noise is drawn by numpy on the host (one
-realisation ahead, in a thread), everything else is done where the particles are.
+realisation or two ahead, in threads), everything else is done where the particles are.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -124,18 +126,23 @@ def shift_(position: Tensor, box_size: float, seed: int) -> Tensor:
     return position.clamp_(0, float(np.nextafter(np.float32(box_size), np.float32(0))))
 
 
-def cut(position: Tensor, box_size: float, geometry: Geometry) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Iterate over finished slices 1 + delta: axis, where slabs begin (Mpc/h), and ``(n, pixels, pixels)``."""
-    n = geometry.pixels
+def count(position: Tensor, box_size: float, n: int) -> Tensor:
+    """Return particles per voxel, shape ``(n, n, n)``, int64."""
     counts = torch.zeros(n**3, dtype=torch.int64, device=position.device)
     for part in position.split(_PARTICLES):
         # In float64: a float32 product can round up into the next cell.
         cell = (part.double() * (n / box_size)).floor_().long() % n
         counts += torch.bincount((cell[:, 0] * n + cell[:, 1]) * n + cell[:, 2], minlength=n**3)
-    mean = len(position) / (geometry.slabs * n**2)
-    kernel = gaussian_kernel(geometry.smoothing).to(position.device)
+    return counts.view(n, n, n)
+
+
+def cut(counts: Tensor, box_size: float, geometry: Geometry) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Iterate over finished slices 1 + delta: axis, where slabs begin (Mpc/h), and ``(n, pixels, pixels)``."""
+    n = geometry.pixels
+    mean = geometry.particles**3 / (geometry.slabs * n**2)
+    kernel = gaussian_kernel(geometry.smoothing).to(counts.device)
     for axis in range(3):
-        cube = counts.view(n, n, n).movedim(axis, 0)
+        cube = counts.movedim(axis, 0)
         slabs = cube.reshape(geometry.slabs, n // geometry.slabs, n, n)[:: geometry.every].sum(1)
         for start in range(0, len(slabs), _SLICES):
             density = smooth(slabs[start : start + _SLICES].float() / mean, kernel)
@@ -182,34 +189,65 @@ def provenance(box_size: float, geometry: Geometry) -> dict[str, Any]:
 
 
 def simulate(
-    box_size: float, geometry: Geometry, seeds: list[int], folder: Path, device: torch.device
+    box_size: float,
+    geometry: Geometry,
+    seeds: list[int],
+    folder: Path,
+    device: torch.device,
+    *,
+    cubes: Path | None = None,
 ) -> Iterator[int]:
-    """Write the slices of each seed to a file of its own in the folder; yield the seeds as they are done."""
+    """Write the slices of each seed to a file of its own in the folder; yield the seeds as they are simulated.
+
+    With ``cubes``, a folder, the particles per voxel as well, as the 3Dcosmo cubes are published: ``cosmogan convert``
+    makes the slices of them anywhere.
+    """
     if geometry.pixels % geometry.slabs:
         raise UserError(f"geometry: {geometry.pixels} pixels are no multiple of {geometry.slabs} slabs")
-    parameters, metadata = parameters_of(box_size, geometry), metadata_of(box_size, geometry)
+    parameters = parameters_of(box_size, geometry)
     n = geometry.particles
     power = LinearPower(parameters.cosmology, math.sqrt(3) * math.pi * n / box_size)
+    folder.mkdir(parents=True, exist_ok=True)
 
     def draw(seed: int) -> np.ndarray:
         return np.random.default_rng(seed).standard_normal((n, n, n), dtype=np.float32)
 
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = [pool.submit(draw, seed) for seed in seeds[:1]]
+    def write(seed: int, blocks: list[tuple[int, np.ndarray, np.ndarray]], counts: np.ndarray | None) -> None:
+        if counts is not None and cubes is not None:
+            _write_cube(cubes / f"{geometry.pixels}_nbody_{box_size:g}Mpc_{seed}.h5", counts)
+        metadata, origin = metadata_of(box_size, geometry), provenance(box_size, geometry)
+        path = part(folder, seed)
+        with SliceWriter(path, metadata, n_slices=geometry.n_slices, provenance=origin, overwrite=True) as writer:
+            for axis, begin, slices in blocks:
+                writer.append(slices, realisation=seed, axis=axis, position=begin)
+
+    # The GPU waits neither for noise nor for files: two realisations are drawn ahead, one is written behind.
+    with ThreadPoolExecutor(2) as drawing, ThreadPoolExecutor(1) as writing:
+        upcoming = deque(drawing.submit(draw, seed) for seed in seeds[:2])
+        written: deque[Future[None]] = deque()
         for number, seed in enumerate(seeds):
-            noise = upcoming.pop().result()
-            upcoming += [pool.submit(draw, following) for following in seeds[number + 1 : number + 2]]
+            noise = upcoming.popleft().result()
+            upcoming.extend(drawing.submit(draw, following) for following in seeds[number + 2 : number + 3])
             field = linear_field(power, noise, box_size, device)
             position = shift_(evolve(field, parameters.settings(), device=device), box_size, seed)
-            path = part(folder, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with SliceWriter(
-                path, metadata, n_slices=geometry.n_slices, provenance=provenance(box_size, geometry), overwrite=True
-            ) as writer:
-                for axis, begin, slices in cut(position, box_size, geometry):
-                    writer.append(slices, realisation=seed, axis=axis, position=begin)
+            counts = count(position, box_size, geometry.pixels)
             del field, position
+            blocks = list(cut(counts, box_size, geometry))
+            cube = counts.cpu().numpy() if cubes is not None else None
+            written.append(writing.submit(write, seed, blocks, cube))
+            if len(written) > 1:
+                written.popleft().result()
             yield seed
+        written.popleft().result()
+
+
+def _write_cube(path: Path, counts: np.ndarray) -> None:
+    if counts.max() > np.iinfo(np.uint16).max:
+        raise UserError(f"{path}: a voxel holds {counts.max()} particles, more than 16 bits can say")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path.with_suffix(".part"), "w") as file:
+        file["data"] = counts.astype(np.uint16)
+    path.with_suffix(".part").replace(path)
 
 
 def part(folder: Path, seed: int) -> Path:

@@ -7,7 +7,7 @@ import torch
 from cosmogan.units import RODRIGUEZ2018, Cosmology
 from data_tools.cola import ColaSettings, evolve, lattice, lpt_displacements, wrap_
 from data_tools.linear import compute_growth
-from data_tools.particle_mesh import ParticleMesh
+from data_tools.particle_mesh import ParticleMesh, compiled_loops
 
 BOX = 100.0
 # float32 transforms.
@@ -198,3 +198,24 @@ def test_gpu_gives_the_same_particles():
     difference = (on_cpu - on_gpu + BOX / 2) % BOX - BOX / 2
     # Rounding is amplified where streams cross, in few particles.
     assert difference.abs().median() < 1e-3
+
+
+@pytest.mark.gpu
+def test_compiled_loops_are_those_of_torch():
+    """Scatter and gather by one kernel each; positions at cell edges and at the end of the box among them."""
+    random = torch.Generator("cuda").manual_seed(0)
+    position = BOX * torch.rand(5000, 3, generator=random, device="cuda")
+    position[0], position[1], position[2] = 0.0, float(np.nextafter(np.float32(BOX), np.float32(0))), BOX / 16
+    found = []
+    for compiled in (True, False):
+        with ParticleMesh(16, BOX, device="cuda", compiled=compiled) as particle_mesh:
+            mesh = particle_mesh._scatter(position).sum(0).clone()
+            particle_mesh._force.normal_(generator=random.manual_seed(1))
+            found.append((mesh, particle_mesh.force_at(position)))
+    assert compiled_loops(position.device) is not None
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+    assert float(found[0][0].sum()) == pytest.approx(5000, rel=1e-6)
+
+
+def test_a_cpu_has_no_kernels():
+    assert compiled_loops(torch.device("cpu")) is None
