@@ -74,6 +74,9 @@ def _judged(shipped: dict[str, Any]) -> list[str]:
     data, scores = shipped["data"], shipped["scores"]
     training, test = data["training"], data["test"]
     chose = f"; {_ranges(training['not_learnt'])} of them chose the checkpoint only" if training["not_learnt"] else ""
+    learnt = training.get("learnt")
+    # Where not all training slices were at hand to score with.
+    chose += f", a part of those that it learnt from, {_ranges(learnt)}" if learnt else ""
     baselines = list(dict.fromkeys(name for one in scores for name in one["baselines"]))
     columns = ["", "asked", "this emulator", "simulations", *baselines]
     sections = [

@@ -88,6 +88,11 @@ def main() -> None:
     parser.add_argument("--particles", type=int, help="of that simulation along a side; two per pixel if not given")
     parser.add_argument("--report", type=Path, help="folder for the pages of `cosmogan validate`; measures everything")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of scoreboard.md and of scoreboard/")
+    parser.add_argument(
+        "--part-of-training",
+        action="store_true",
+        help="allow a training file that holds only some of the realisations that emulators learnt from",
+    )
     parser.add_argument("--fresh", action="store_true", help="measure everything again")
     arguments = parser.parse_args()
     try:
@@ -132,7 +137,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
         sources[name] = ("emulator", find_emulator(path)) if emulator else ("mocks", Path(path))
         if emulator:
             # Before the work, not after it.
-            require_learnt(sources[name][1], training, test)
+            require_learnt(sources[name][1], training, test, part=arguments.part_of_training)
     candidates: dict[str, dict[str, Any]] = {}
     new: dict[str, Path | str] = {}
     comparisons: list[Comparison] = []
@@ -343,15 +348,23 @@ def describe(path: Path) -> dict[str, Any]:
         }
 
 
-def require_learnt(path: Path, training: dict[str, Any], test: dict[str, Any]) -> None:
-    """Refuse an emulator that has seen the test, or has learnt from something else than the training slices."""
-    learnt = set(Emulator.load(path).training.get("realisations", []))
+def require_learnt(path: Path, training: dict[str, Any], test: dict[str, Any], *, part: bool = False) -> None:
+    """Refuse an emulator that has seen the test, or has learnt from something else than the training slices.
+
+    With ``part``, the file may hold some of them only; ``training["learnt"]`` then names all.
+    """
+    learnt, held = set(Emulator.load(path).training.get("realisations", [])), set(training["realisations"])
     if learnt & set(test["realisations"]):
         seen = sorted(learnt & set(test["realisations"]))
         raise UserError(f"{path}: was trained on realisations {seen[:5]} of {test['file']}, which are to test it")
-    if not learnt <= set(training["realisations"]):
-        other = sorted(learnt - set(training["realisations"]))
-        raise UserError(f"{path}: was trained on realisations {other[:5]}, which {training['file']} does not hold")
+    if learnt <= held:
+        return
+    if not part or not learnt & held:
+        raise UserError(
+            f"{path}: was trained on realisations {sorted(learnt - held)[:5]}, which {training['file']} does not hold"
+            + ("; --part-of-training allows that" if learnt & held else "")
+        )
+    training["learnt"] = sorted(learnt | set(training.get("learnt", [])))
 
 
 def require_name(name: str, metadata: SliceMetadata) -> None:

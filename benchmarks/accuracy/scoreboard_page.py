@@ -30,6 +30,8 @@ class Line:
         How it is written.
     bars
         What is asked at 500 and at 100 Mpc: at most these, or at least where ``least``; None where it is only reported.
+    full_size
+        What is asked of slices of 256 x 256 pixels, the paper's, where that is something else.
     """
 
     row: str
@@ -39,25 +41,27 @@ class Line:
     show: Callable[[float], str] = percent
     bars: tuple[float, float] | None = None
     least: bool = False
+    full_size: tuple[float, float] | None = None
 
     def value(self, rows: dict[str, Any]) -> float | None:
         """Return the number of a candidate, None where it was not measured."""
         found: float | None = rows.get(self.row, {}).get(self.against, {}).get(self.key)
         return found
 
-    def bar(self, side: int) -> float | None:
-        """Return what is asked of a box of this side in Mpc; None where nothing is."""
-        return None if self.bars is None or side not in _SIDES else self.bars[_SIDES.index(side)]
+    def bar(self, box: dict[str, Any]) -> float | None:
+        """Return what is asked of a box as the record describes it; None where nothing is."""
+        bars = self.full_size if self.full_size and box["n_pixels"] == _FULL_SIZE else self.bars
+        return None if bars is None or box["side_Mpc"] not in _SIDES else bars[_SIDES.index(box["side_Mpc"])]
 
-    def met(self, rows: dict[str, Any], side: int) -> bool | None:
+    def met(self, rows: dict[str, Any], box: dict[str, Any]) -> bool | None:
         """Return whether a candidate has what is asked; None where nothing is asked, or nothing was measured."""
-        bar, value = self.bar(side), self.value(rows)
+        bar, value = self.bar(box), self.value(rows)
         if bar is None or value is None:
             return None
         return value >= bar if self.least else value <= bar
 
 
-_SIDES = (500, 100)
+_SIDES, _FULL_SIZE = (500, 100), 256
 _WITHIN = {"key": "within", "bars": (LEAST_WITHIN, LEAST_WITHIN), "least": True}
 
 
@@ -70,15 +74,53 @@ def _auc(value: float) -> str:
 
 
 TRAINING = (
-    Line("power_spectrum", "training", "largest", "P(k), largest of all bins", bars=(0.03, 0.05)),
+    Line(
+        "power_spectrum", "training", "largest", "P(k), largest of all bins", bars=(0.03, 0.05), full_size=(0.015, 0.03)
+    ),
     Line("power_spectrum", "training", "median", "P(k), median"),
-    Line("histogram", "training", "largest", "pixel histogram, largest of all bins", bars=(0.04, 0.06)),
+    Line(
+        "histogram",
+        "training",
+        "largest",
+        "pixel histogram, largest of all bins",
+        bars=(0.04, 0.06),
+        full_size=(0.02, 0.03),
+    ),
     Line("histogram", "training", "median", "pixel histogram, median"),
-    Line("peaks", "training", "largest", "peaks by height, largest of all bins", bars=(0.05, 0.08)),
+    Line(
+        "peaks",
+        "training",
+        "largest",
+        "peaks by height, largest of all bins",
+        bars=(0.05, 0.08),
+        full_size=(0.03, 0.05),
+    ),
     Line("peaks", "training", "median", "peaks by height, median"),
-    Line("power_spectrum_variance", "training", "value", "variance of P(k) between slices, median", bars=(0.10, 0.15)),
-    Line("power_spectrum_correlation", "training", "value", "correlations of P(k), rms", _plain, bars=(0.08, 0.10)),
-    Line("bispectrum", "training", "median", "bispectrum, median over triangles", bars=(0.10, 0.15)),
+    Line(
+        "power_spectrum_variance",
+        "training",
+        "value",
+        "variance of P(k) between slices, median",
+        bars=(0.10, 0.15),
+        full_size=(0.05, 0.08),
+    ),
+    Line(
+        "power_spectrum_correlation",
+        "training",
+        "value",
+        "correlations of P(k), rms",
+        _plain,
+        bars=(0.08, 0.10),
+        full_size=(0.05, 0.06),
+    ),
+    Line(
+        "bispectrum",
+        "training",
+        "median",
+        "bispectrum, median over triangles",
+        bars=(0.10, 0.15),
+        full_size=(0.07, 0.10),
+    ),
     Line("bispectrum", "training", "largest", "bispectrum, largest of all triangles"),
 )
 TEST = (
@@ -90,7 +132,15 @@ TEST = (
     Line("power_spectrum_variance", "test", "value", "variance of P(k) between slices, median"),
     Line("power_spectrum_correlation", "test", "value", "correlations of P(k), rms", _plain),
     Line("bispectrum", "test", title="bispectrum, triangles within 2σ", **_WITHIN),
-    Line("two_sample", "test", "value", "AUC of a network (0.5: cannot tell)", _auc, bars=(0.15, 0.20)),
+    Line(
+        "two_sample",
+        "test",
+        "value",
+        "AUC of a network (0.5: cannot tell)",
+        _auc,
+        bars=(0.15, 0.20),
+        full_size=(0.10, 0.15),
+    ),
 )
 MEMORISATION = "memorisation"
 # Neither in the tables of bars nor a number of its own.
@@ -135,34 +185,34 @@ def misses(record: dict[str, Any], name: str) -> list[str]:
     name
         Of the candidate.
     """
-    held, side = record["candidates"][name]["rows"], record["box"]["side_Mpc"]
-    found = [f"{text} (training mean)" for text in _missed(TRAINING, held, side)]
-    found += [f"{text} (test)" for text in _missed(TEST, held, side)]
+    held, box = record["candidates"][name]["rows"], record["box"]
+    found = [f"{text} (training mean)" for text in _missed(TRAINING, held, box)]
+    found += [f"{text} (test)" for text in _missed(TEST, held, box)]
     copies = held.get(MEMORISATION, {}).get("test", {})
     if copies.get("outcome") == "fail":
         found.append(f"mocks with a copy among the training slices: {percent(copies['value'])}")
     return found
 
 
-def _missed(lines: Sequence[Line], rows: dict[str, Any], side: int) -> list[str]:
+def _missed(lines: Sequence[Line], rows: dict[str, Any], box: dict[str, Any]) -> list[str]:
     found = []
     for line in lines:
-        bar = line.bar(side)
-        if bar is not None and line.met(rows, side) is False:
+        bar = line.bar(box)
+        if bar is not None and line.met(rows, box) is False:
             found.append(f"{line.title} {written(line, rows)}, asked {asked(line, bar)}")
     return found
 
 
 def n_asked(record: dict[str, Any], name: str) -> int:
     """Return how many bars there are that a candidate was measured against."""
-    held, side = record["candidates"][name]["rows"], record["box"]["side_Mpc"]
-    return sum(line.met(held, side) is not None for line in (*TRAINING, *TEST)) + (MEMORISATION in held)
+    held, box = record["candidates"][name]["rows"], record["box"]
+    return sum(line.met(held, box) is not None for line in (*TRAINING, *TEST)) + (MEMORISATION in held)
 
 
 def not_measured(record: dict[str, Any], name: str) -> list[str]:
     """Return the bars that a candidate was not measured against."""
-    held, side = record["candidates"][name]["rows"], record["box"]["side_Mpc"]
-    return [x.title for x in (*TRAINING, *TEST) if x.bar(side) is not None and x.value(held) is None]
+    held, box = record["candidates"][name]["rows"], record["box"]
+    return [x.title for x in (*TRAINING, *TEST) if x.bar(box) is not None and x.value(held) is None]
 
 
 def beaten_by_baselines(record: dict[str, Any], name: str) -> list[str]:
@@ -215,7 +265,7 @@ def _box(record: dict[str, Any]) -> str:
     parts = [f"## {record['name']}\n", "\n".join(f"- {fact}" for fact in facts) + "\n"]
     parts += ["### Against the mean of the training slices\n", _table(TRAINING, record, names) + "\n"]
     parts += ["### Against test realisations\n", _table(TEST, record, names) + _memorisation(record, names)]
-    chance = _missed(TEST, record["simulations"]["rows"], box["side_Mpc"])
+    chance = _missed(TEST, record["simulations"]["rows"], box)
     if chance:
         parts.append(
             f"The training slices themselves miss, as mocks: {'; '.join(chance)}. There the test realisations "
@@ -239,7 +289,10 @@ def _box(record: dict[str, Any]) -> str:
 
 
 def _set(held: dict[str, Any]) -> str:
-    return f"{held['n_slices']:,} slices of {len(held['realisations'])} realisations"
+    text = f"{held['n_slices']:,} slices of {len(held['realisations'])} realisations"
+    if "learnt" in held:
+        text += f", a part of the {len(held['learnt'])} that emulators learnt from"
+    return text
 
 
 def _times(candidates: dict[str, Any], simulation: dict[str, Any] | None, machine: str) -> str:
@@ -258,17 +311,17 @@ def _times(candidates: dict[str, Any], simulation: dict[str, Any] | None, machin
 
 
 def _table(lines: Sequence[Line], record: dict[str, Any], names: Sequence[str]) -> str:
-    side = record["box"]["side_Mpc"]
+    box = record["box"]
     head = ["", "bar", "simulations", *names]
     table = [_row(head), _row(["---"] * len(head))]
     for line in lines:
-        bar = line.bar(side)
+        bar = line.bar(box)
         itself = record["floor"] if line.against == "training" else record["simulations"]
         cells = [line.title, "" if bar is None else asked(line, bar), written(line, itself["rows"])]
         for name in names:
             rows = record["candidates"][name]["rows"]
             text = written(line, rows)
-            cells.append(f"**{text}**" if line.met(rows, side) is False else text)
+            cells.append(f"**{text}**" if line.met(rows, box) is False else text)
         table.append(_row(cells))
     return "\n".join(table)
 

@@ -114,7 +114,7 @@ def without_places(recipe: Any) -> Any:
 
 def shipped(name: str, candidate: str, record: dict[str, Any], emulator: Emulator, run: Path | None) -> dict[str, Any]:
     """Return what the card tells beyond the record of the training."""
-    held, side = record["candidates"][candidate], record["box"]["side_Mpc"]
+    held, box = record["candidates"][candidate], record["box"]
     missed, worse = misses(record, candidate), beaten_by_baselines(record, candidate)
     unknown = not_measured(record, candidate)
     limits = [f"It misses: {'; '.join(missed)}."] if missed else []
@@ -127,7 +127,7 @@ def shipped(name: str, candidate: str, record: dict[str, Any], emulator: Emulato
         "cost": cost(name, record, held, emulator, run),
         "judged": f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
         "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/accuracy/scoreboard.py",
-        "scores": [score(line, record, candidate, side) for line in (*TRAINING, *TEST)],
+        "scores": [score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
         "memorisation": memorisation(held["rows"]),
         "limits": [*limits, *LIMITS],
         "licence": LICENCE,
@@ -143,7 +143,7 @@ def data(held: dict[str, Any], emulator: Emulator) -> dict[str, Any]:
         "realisations": held["realisations"],
         "not_learnt": sorted(set(held["realisations"]) - learnt) if learnt & set(held["realisations"]) else [],
         "sha256": held["sha256"],
-    }
+    } | {key: held[key] for key in ("learnt",) if key in held}
 
 
 def cost(name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: Path | None) -> list[str]:
@@ -201,15 +201,15 @@ def training_seconds(run: Path, n_slices_seen: float) -> float:
     return sum(seconds)
 
 
-def score(line: Line, record: dict[str, Any], candidate: str, side: int) -> dict[str, Any]:
+def score(line: Line, record: dict[str, Any], candidate: str, box: dict[str, Any]) -> dict[str, Any]:
     """Return a line of the scoreboard as it is written there."""
-    rows, bar = record["candidates"], line.bar(side)
+    rows, bar = record["candidates"], line.bar(box)
     return {
         "title": line.title,
         "against": line.against,
         "value": written(line, rows[candidate]["rows"]),
         "asked": "" if bar is None else asked(line, bar),
-        "met": line.met(rows[candidate]["rows"], side),
+        "met": line.met(rows[candidate]["rows"], box),
         "simulations": written(
             line, (record["floor"] if line.against == "training" else record["simulations"])["rows"]
         ),

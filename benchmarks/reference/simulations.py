@@ -242,11 +242,10 @@ def simulate(
 
 
 def _write_cube(path: Path, counts: np.ndarray) -> None:
-    if counts.max() > np.iinfo(np.uint16).max:
-        raise UserError(f"{path}: a voxel holds {counts.max()} particles, more than 16 bits can say")
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path.with_suffix(".part"), "w") as file:
-        file["data"] = counts.astype(np.uint16)
+        # A voxel of 70 Mpc/h may hold more than 16 bits can say.
+        file["data"] = counts.astype(np.min_scalar_type(counts.max()))
     path.with_suffix(".part").replace(path)
 
 

@@ -79,6 +79,15 @@ def _halving(n_in: int, n_out: int) -> nn.Conv2d:
 
 def _doubled(features: Tensor) -> Tensor:
     """Return periodic features ``(n, channels, side, side)`` at twice the resolution, interpolated linearly."""
+    if torch.is_grad_enabled():
+        # Sums of shifted planes: the gradient of torch's interpolation takes thirteen times as long as that itself
+        # on a CPU, and adds up one number after the other, in any order, on a GPU.
+        rows = features.permute(0, 2, 3, 1)
+        for dim in (1, 2):
+            near = 0.75 * rows
+            rows = torch.stack([near + 0.25 * rows.roll(1, dim), near + 0.25 * rows.roll(-1, dim)], dim + 1)
+            rows = rows.flatten(dim, dim + 1)
+        return rows.permute(0, 3, 1, 2)
     padded = torch.cat([features[:, :, -1:], features, features[:, :, :1]], 2)
     padded = torch.cat([padded[:, :, :, -1:], padded, padded[:, :, :, :1]], 3)
     return functional.interpolate(padded, scale_factor=2, mode="bilinear")[:, :, 2:-2, 2:-2]

@@ -14,6 +14,7 @@ from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.smoothing import smooth
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
+from cosmogan.networks.unet import _doubled
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
 from cosmogan.transforms import GaussianisingTransform
@@ -271,3 +272,14 @@ def test_scores_and_features_are_in_float32_under_autocast(critic):
         scores, features = critic(values), critic.features(values)
     assert scores.dtype == features.dtype == torch.float32
     assert (scores.bfloat16().float() != scores).any()
+
+
+def test_doubling_is_the_same_with_gradients_and_without() -> None:
+    """Torch's interpolation makes slices, sums of shifted planes train; both periodic, and the sides are 6 and 4."""
+    features = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = _doubled(features)
+    found = _doubled(features)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(_doubled(features.roll(1, 2)), found.roll(2, 2), rtol=0, atol=1e-6)
+    assert not torch.allclose(_doubled(1.05 * features), expected, rtol=0, atol=1e-6)
