@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceReader, read_slices
 from cosmogan.units import RODRIGUEZ2018
+from data_tools.convert import convert
 from data_tools.linear import gaussian_field, linear_power
 from data_tools.realisations import run_seed
 from data_tools.slabs import SlabCounter, append_slabs
@@ -177,6 +179,35 @@ def test_simulations_are_those_of_the_package(simulations: ModuleType, tmp_path:
         np.testing.assert_array_equal(ours.axis, theirs.axis)
         np.testing.assert_allclose(ours.position, theirs.position, rtol=1e-6)
         assert ours.provenance["seeds"] == "5"
+
+
+def test_cubes_hold_the_slices(
+    load: Any, simulations: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut of the cubes elsewhere, slices are those that the run wrote; `cosmogan convert` knows the cubes, too."""
+    of_cubes, geometry = load("slices_of_cubes"), simulations.GEOMETRIES["toy"]
+    seeds = list(simulations.simulate(70.0, geometry, [2, 10], tmp_path, torch.device("cpu"), cubes=tmp_path))
+    simulations.join(tmp_path, seeds, tmp_path / "slices.h5")
+    cubes = [str(tmp_path / f"32_nbody_70Mpc_{seed}.h5") for seed in (10, 2)]
+    words = ["--geometry", "toy", "--out", str(tmp_path / "of_cubes.h5")]
+    assert of_cubes.main([*cubes, *words]) == 0
+    with SliceReader(tmp_path / "slices.h5") as ours, SliceReader(tmp_path / "of_cubes.h5") as theirs:
+        assert ours.metadata == theirs.metadata
+        for name in ("realisation", "axis", "position"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    expected = read_slices(tmp_path / "slices.h5").slices
+    np.testing.assert_array_equal(read_slices(tmp_path / "of_cubes.h5").slices, expected)
+    convert(cubes, out=str(tmp_path / "converted.h5"), smoothing=1.0)
+    converted = read_slices(tmp_path / "converted.h5")
+    in_order = np.argsort(converted.realisation, kind="stable")
+    np.testing.assert_allclose(converted.slices[in_order], expected, rtol=_SMOOTHED)
+    # Another number of particles: cut short, or of another run.
+    with h5py.File(cubes[0], "r+") as file:
+        file["data"][0, 0, 0] += 1
+    assert of_cubes.main([*cubes, *words, "--overwrite"]) == 2
+    assert "10.h5: holds 32769 particles, expected 32768; bring it again" in capsys.readouterr().err
+    assert of_cubes.main([str(tmp_path / "slices.h5"), *words, "--overwrite"]) == 2
+    assert "slices.h5: expected a cube of the run" in capsys.readouterr().err
 
 
 def test_slices_see_a_shift(simulations: ModuleType) -> None:
