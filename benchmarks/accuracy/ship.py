@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the emulator, such as box500-64")
     parser.add_argument("emulator", type=Path, help="file of `cosmogan export` that the scoreboard judged")
-    parser.add_argument("--run", type=Path, help="folder of `cosmogan fit`, for the wall time of the training")
+    parser.add_argument("--run", type=Path, help="folder of `cosmogan fit`, or results.json of benchmarks/reference, for the wall time")
     parser.add_argument("--scores", type=Path, default=FOLDER, help="folder of scoreboard/")
     parser.add_argument(
         "--out", type=Path, default=SHIPPED, help="folder to write to; that of the package if not given"
@@ -151,7 +152,9 @@ def cost(name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emul
     simulation, sampling = record["simulation"], held["sampling_seconds"]
     found = []
     seen = emulator.training.get("n_slices_seen")
-    if run is not None:
+    if run is not None and run.is_file():
+        found += reference_cost(run, seen)
+    elif run is not None:
         best, whole = (_duration(training_seconds(run, n_slices)) for n_slices in (seen, math.inf))
         found.append(f"Training: {best} of wall time for {seen:,} slices seen, {whole} for the whole run.")
     elif (before := training_before(name, emulator)) is not None:
@@ -171,6 +174,23 @@ def cost(name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emul
         text += f", {per_slice / sampling:.0f} times faster than its simulations ({1e3 * per_slice:.3g} ms)"
     found.append(f"{text}, on {record['machine']}.")
     return found
+
+
+def reference_cost(results: Path, n_slices_seen: int) -> list[str]:
+    """Return what a run of benchmarks/reference says of the training of so many slices, and of its simulations."""
+    held = json.loads(results.read_text(encoding="utf-8"))
+    for stage, told in held["done"].items():
+        kind, _, rest = stage.partition(" ")
+        if kind == "train" and told["n_slices_seen"] == n_slices_seen:
+            box = rest.split()[0]
+            each = statistics.median(held["simulation"][box]["seconds"])
+            return [
+                f"Training: {_duration(told['used'])} of wall time for {n_slices_seen:,} slices seen, validations and "
+                f"starts included, on {held['machine']}.",
+                f"Simulations: {each:.2g} s of wall time per realisation of {held['geometry']['particles']}³ particles "
+                "and its slices, on the same machine.",
+            ]
+    raise UserError(f"{results}: knows no training that saw {n_slices_seen:,} slices")
 
 
 def training_before(name: str, emulator: Emulator) -> str | None:
