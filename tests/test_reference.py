@@ -234,6 +234,9 @@ def refusal(run: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str
 def test_refusals_are_one_sentence(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--minutes: expected more than 0" in refusal(run, toy(tmp_path, "--minutes", "0"), capsys)
     assert "names a box twice" in refusal(run, toy(tmp_path, "--boxes", "box100", "box100"), capsys)
+    assert "--realisations 2 2: expected at least 3 to train" in refusal(
+        run, toy(tmp_path, "--realisations", "2", "2"), capsys
+    )
     assert "is --work, too" in refusal(run, toy(tmp_path, "--out", str(tmp_path / "work")), capsys)
     assert "device 'nowhere'" in refusal(run, toy(tmp_path, "--device", "nowhere"), capsys)
     reference = run.Reference(run.parse(toy(tmp_path)))

@@ -18,7 +18,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cosmogan import Emulator
 from cosmogan.card import model_card
+from cosmogan.errors import UserError
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import read_slices, write_example, write_slices
+from cosmogan.transforms import GaussianisingTransform
 from tests.cosmogan.conftest import untrained
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "accuracy"
@@ -113,6 +116,44 @@ def test_each_box_has_its_bars(page: ModuleType) -> None:
     assert page.misses(record(side=100, power=0.045), "ours") == []
     assert page.misses(record(side=100, power=0.051), "ours") != []
     assert page.misses(record(side=200, power=9.0), "ours") == []
+
+
+def test_the_size_of_the_paper_has_bars_of_its_own(page: ModuleType) -> None:
+    for side, bar in ((500, 0.015), (100, 0.03)):
+        for power, n_missed in ((0.99 * bar, 0), (1.01 * bar, 1)):
+            full = record(side=side, power=power)
+            full["box"]["n_pixels"] = 256
+            assert len(page.misses(full, "ours")) == n_missed
+
+
+def test_a_part_of_the_training_slices_will_do_if_it_is_said(page: ModuleType, tmp_path: Path) -> None:
+    scoreboard = importlib.import_module("scoreboard")
+    emulator = untrained(SpectralPriorGenerator(16, width=8), GaussianisingTransform())
+    emulator.training["realisations"] = [1, 2, 3]
+    emulator.save(tmp_path / "e.safetensors")
+    training, test = ({"file": f, "realisations": r} for f, r in (("training.h5", [1, 2]), ("test.h5", [7])))
+    with pytest.raises(UserError, match=r"realisations \[3\], which training.h5 does not hold; --part-of-training"):
+        scoreboard.require_learnt(tmp_path / "e.safetensors", training, test)
+    scoreboard.require_learnt(tmp_path / "e.safetensors", training, test, part=True)
+    assert training["learnt"] == [1, 2, 3]
+    held = record(power=0.01)
+    held["training"] = held["training"] | {"learnt": [1, 2, 3]}
+    assert "192 slices of 2 realisations, a part of the 3 that emulators learnt from" in page.render([held])
+    # Nothing of what it learnt from; what it learnt from as its test.
+    for own, other in (([8], [7]), ([1], [2])):
+        with pytest.raises(UserError):
+            scoreboard.require_learnt(
+                tmp_path / "e.safetensors", training | {"realisations": own}, test | {"realisations": other}, part=True
+            )
+
+
+def test_cost_is_that_of_a_reference_run(ship: ModuleType) -> None:
+    results = FOLDER.parent / "reference" / "results.json"
+    trained, simulated = ship.reference_cost(results, 65536)
+    assert trained.startswith("Training: 2 min of wall time for 65,536 slices seen")
+    assert "3.1 s of wall time per realisation of 512³ particles" in simulated
+    with pytest.raises(UserError, match="knows no training that saw 7 slices"):
+        ship.reference_cost(results, 7)
 
 
 def test_a_number_that_is_not_there_is_not_met(page: ModuleType) -> None:

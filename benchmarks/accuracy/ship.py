@@ -65,7 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the emulator, such as box500-64")
     parser.add_argument("emulator", type=Path, help="file of `cosmogan export` that the scoreboard judged")
-    parser.add_argument("--run", type=Path, help="folder of `cosmogan fit`, or results.json of benchmarks/reference, for the wall time")
+    parser.add_argument(
+        "--run", type=Path, help="folder of `cosmogan fit`, or results.json of benchmarks/reference, for the wall time"
+    )
     parser.add_argument("--scores", type=Path, default=FOLDER, help="folder of scoreboard/")
     parser.add_argument(
         "--out", type=Path, default=SHIPPED, help="folder to write to; that of the package if not given"

@@ -36,6 +36,8 @@ import learning
 import scoreboard_page
 from budget import (
     EXPORT_SHARE,
+    LEAST_TEST,
+    LEAST_TRAINING,
     SCORING_SHARE,
     Clock,
     Realisations,
@@ -476,6 +478,10 @@ def parse(words: list[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and not value > least:
             raise UserError(f"--{name.replace('_', '-')}: expected more than {least:g}, found {value:g}")
+    least = [LEAST_TRAINING, LEAST_TEST]
+    if arguments.realisations and any(n < m for n, m in zip(arguments.realisations, least, strict=True)):
+        found = " ".join(map(str, arguments.realisations))
+        raise UserError(f"--realisations {found}: expected at least {least[0]} to train and {least[1]} to test")
     if len(set(arguments.boxes)) < len(arguments.boxes):
         raise UserError(f"--boxes: {' '.join(arguments.boxes)} names a box twice")
     if arguments.work.resolve() == arguments.out.resolve():
