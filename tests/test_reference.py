@@ -314,7 +314,7 @@ def test_whole_run_through_interruptions(
     monkeypatch.setattr(sys.modules["budget"], "now", time.process_time)
     monkeypatch.setattr(run, "now", time.process_time)
     monkeypatch.setattr(run, "_END", 1.0)
-    words = toy(tmp_path, "--mocks", "64", "--minutes", "0.5")
+    words = toy(tmp_path, "--mocks", "64", "--minutes", "2")
     work, out = tmp_path / "work", tmp_path / "out"
     killed = threading.Event()
 
