@@ -24,8 +24,9 @@ model:
   objective: {class_path: Relativistic}
   transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
   max_slices: 48
-  generator_lr: 0.0
-  critic_lr: 0.0
+  # Too small to change a weight.
+  generator_lr: 1.0e-30
+  critic_lr: 1.0e-30
 validation: {n_mocks: 150}
 trainer: {accelerator: cpu}
 """
