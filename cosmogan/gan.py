@@ -223,8 +223,9 @@ class CosmoGAN(L.LightningModule):
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
         self.conditions = data.conditions.to_list() if data.conditions else []
-        # Where the networks will be: a GPU fits in a second what takes a core a minute.
-        device = self.trainer.strategy.root_device
+        # A CUDA device fits in a second what takes a core a minute; others may lack the float64 that fits need.
+        root = self.trainer.strategy.root_device
+        device = root if root.type == "cuda" else torch.device("cpu")
         training = data.training.to(device)
         with torch.no_grad():
             for part in (self.transform, self.generator):
