@@ -78,8 +78,8 @@ class CosmoGAN(L.LightningModule):
         Learning rates of Adam.
     generator_warmup
         Slices over which the generator's rate rises from zero, so that an untrained critic does not lead it astray.
-    final_lr, final_penalty
-        Share of the learning rates, and of the penalty, that is left at the end, approached along a cosine.
+    final_lr, final_penalty, final_pins
+        Learning rates, penalty and pins at the end in units of those at the start, approached along a cosine.
     final_beta2
         Second of ``betas`` at the end, approached along the same cosine; unchanged if None.
     schedule_end
@@ -132,6 +132,7 @@ class CosmoGAN(L.LightningModule):
         generator_warmup: int = 0,
         final_lr: float = 1.0,
         final_penalty: float = 1.0,
+        final_pins: float = 1.0,
         final_beta2: float | None = None,
         schedule_end: float = 1.0,
         betas: tuple[float, float] = (0.0, 0.99),
@@ -176,8 +177,9 @@ class CosmoGAN(L.LightningModule):
         for name, beta in (("betas", betas[0]), ("betas", betas[1]), ("final_beta2", final_beta2)):
             if beta is not None and not 0 <= beta < 1:
                 raise UserError(f"model.{name}: expected numbers of at least 0 and below 1, found {beta}")
-        for name, share in (("final_lr", final_lr), ("final_penalty", final_penalty)):
-            if share < 0:
+        finals = {"final_lr": final_lr, "final_penalty": final_penalty, "final_pins": final_pins}
+        for name, share in finals.items():
+            if not 0 <= share < math.inf:
                 raise UserError(f"model.{name}: expected a share of at least 0, found {share}")
         if average_rampup is not None and not average_rampup > 0:
             raise UserError(f"model.average_rampup: expected a share above 0 or null, found {average_rampup}")
@@ -189,7 +191,8 @@ class CosmoGAN(L.LightningModule):
         self.objective, self.penalty, self.feature_matching = objective, penalty, feature_matching
         self.max_slices, self.n_critic_steps, self.seed = max_slices, n_critic_steps, seed
         self.learning_rates, self.betas, self.generator_warmup = (generator_lr, critic_lr), betas, generator_warmup
-        self.final_lr, self.final_penalty, self.schedule_end = final_lr, final_penalty, schedule_end
+        self.final_lr, self.final_penalty, self.final_pins = final_lr, final_penalty, final_pins
+        self.schedule_end = schedule_end
         self.final_beta2 = betas[1] if final_beta2 is None else final_beta2
         self.n_microbatches, self.max_gradient_norm = n_microbatches, max_gradient_norm
         self.average_halflife, self.average_rampup = average_halflife, average_rampup
@@ -299,7 +302,7 @@ class CosmoGAN(L.LightningModule):
                 loss = generator_loss
                 if self.pins is not None:
                     pinned = self.pins(mocks.density, mocks.values)
-                    loss = loss + pinned
+                    loss = loss + self._scheduled(self.final_pins) * pinned
                     add("pins", pinned, share)
                 if self.feature_matching:
                     matched = feature_matching(critic, real[part], mocks.seen)

@@ -306,7 +306,7 @@ def test_whole_run_through_interruptions(
     run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM in the training, a command too short, then to the end: both recipes in one scoreboard, usable weights."""
-    monkeypatch.setattr("cosmogan.networks.spectral_prior._REFIT_PIXELS", 2**15)
+    monkeypatch.setattr("cosmogan.networks.spectral_prior._REFIT_LARGEST", 2**15)
     monkeypatch.setattr(run, "_TWO_SAMPLE", 1.0)
     two_sample = functools.partial(run.judging.compare_two_sample, n_steps=4)
     monkeypatch.setattr(run.judging, "compare_two_sample", two_sample)

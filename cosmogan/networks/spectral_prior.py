@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, full_precision
 from cosmogan.networks.matrix_filter import MatrixFilter
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
+from cosmogan.networks.spectral_refit import SpectralRefit
 from cosmogan.networks.unet import COARSENING, UNet
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
@@ -31,13 +31,11 @@ from cosmogan.transforms import AbstractTransform, interpolate, thin
 _FIT_PIXELS = 2**21
 _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
-# As above for the trained network, whose small deviations count: 8,192 mocks of 64 x 64 pixels.
-_REFIT_PIXELS = 2**25
-_REFIT_ITERATIONS = 5
-# Pixels beyond a quantile below which it is not trusted, and their share in a refit. With eight rounds and without that
-# share the variance of P(k) was off by 66% at 70 Mpc/h, with three and with it by 11%, when the refit moved the prior.
+# Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
+# are never fewer than so many unless memory (16 bytes per pixel) ends; on a GPU as many as that allows.
+_REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
+# Pixels beyond a quantile below which it is not trusted.
 _RARE = 20
-_RARE_SHARE = 1e-4
 _CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
 # them say little.
@@ -72,11 +70,15 @@ class SpectralPriorGenerator(AbstractGenerator):
         before smoothing: pixels are then rounded at random to whole numbers, up or down, with the same mean. At
         70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer. None, for
         other assignments: no rounding.
+    limit
+        Corrections x become ``x / sqrt(1 + (x / limit)^2)``, in units of the prior's standard deviation; those of good
+        emulators reach 3 to 6.5. The field is normalised, so that nothing else holds a few pixels at a hundred
+        deviations back, and all others would become equal. No limit if None.
 
     Raises
     ------
     UserError
-        If a side is not a multiple of 8, or ``mean_count`` not positive.
+        If a side is not a multiple of 8, or ``mean_count`` or ``limit`` not positive.
     """
 
     emits_density = True
@@ -104,11 +106,15 @@ class SpectralPriorGenerator(AbstractGenerator):
         n_conditions: int = 0,
         tails: float | None = None,
         mean_count: float | None = None,
+        limit: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
-        self.width, self.training_pixels, self.mean_count = width, training_pixels or n_pixels, mean_count
-        if mean_count is not None and not mean_count > 0:
-            raise UserError(f"mean_count: expected a number of particles above 0 or null, found {mean_count}")
+        self.width, self.training_pixels = width, training_pixels or n_pixels
+        self.mean_count, self.limit = mean_count, limit
+        for name, what in (("mean_count", "number of particles"), ("limit", "largest correction")):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}: expected a {what} above 0 or null, found {value}")
         for name in ("n_pixels", "training_pixels"):
             if getattr(self, name) % COARSENING:
                 raise UserError(f"{name}: this generator needs a multiple of {COARSENING}, found {getattr(self, name)}")
@@ -124,7 +130,7 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.register_buffer("normal", torch.linspace(-_REACH, _REACH, _N_KNOTS))
         self.register_buffer("log_field", torch.linspace(-_REACH, _REACH, _N_KNOTS) - 0.5)
         # Of the training slices, and what was fitted to them, kept for `refit`.
-        n_bins = self._bins(torch.device("cpu")).n_bins
+        n_bins = self.bins(torch.device("cpu")).n_bins
         self.register_buffer("target_power", torch.ones(n_bins, dtype=torch.float64))
         self.register_buffer("target_log_quantiles", torch.zeros(_N_KNOTS, dtype=torch.float64))
         self.register_buffer("target_pixels", torch.zeros((), dtype=torch.int64))
@@ -180,37 +186,46 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def forward(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return 1 + delta, shape ``(n, side, side)``, of latents ``(n, 2 or 3, side, side)``."""
-        field = self._field(latent, conditions)
+        field = self.corrected(latent, conditions)
+        if not self.training:
+            field = self.filtered("field", field)
         # Mean and variance of the field would drift first; they are normalised as in a batch normalisation.
         mean, std = (field.mean(), field.std()) if self.training else (self.field_mean, self.field_std)
         return self.to_density((field - mean) / std, latent[:, 2:])
 
-    def _field(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+    def corrected(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Return the prior with the network's correction, not filtered, shape ``(n, side, side)``."""
         prior, noise = self.color(latent[:, 0]), self.heavy_tails(latent[:, 1])
         # The body may be in bfloat16; prior and correction are added in float32.
         body = self.network.leave.weight.dtype
-        field = prior + self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
-        return field if self.training else self._filter("field", field)
+        correction = self.network(prior.to(body), noise.to(body), conditions).to(prior.dtype)
+        if self.limit is not None:
+            correction = correction * torch.rsqrt(1 + (correction / self.limit).square())
+        return prior + correction
 
-    def calibrate(self, *, seed: int, n_maps: int | None = None) -> None:
+    def calibrate(self, *, seed: int) -> None:
         """Normalise the field to zero mean and unit variance, and the mean density to 1, over a set of mocks.
 
         Conditions are drawn as wide as they were in training: on average over them the mean density is 1.
         """
-        n_maps = n_maps or self._n_maps(_CALIBRATION_PIXELS)
-        fields = [self._field(*drawn).double() for drawn in self._drawn(n_maps, seed=seed)]
-        sums = torch.stack([torch.stack([f.mean(), f.square().mean()]) for f in fields]).mean(0)
+        drawn = self.drawn(self._n_maps(_CALIBRATION_PIXELS), seed=seed)
+        self.normalise([self.filtered("field", self.corrected(*each)) for each in drawn])
+
+    def normalise(self, fields: list[Tensor]) -> list[Tensor]:
+        """Take the normalisations from filtered fields, batches ``(n, side, side)``, and return these normalised."""
+        sums = torch.stack([torch.stack([f.mean(), f.square().mean()]) for f in map(Tensor.double, fields)]).mean(0)
         self.field_mean.copy_(sums[0])
         self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
-        normalised = [((f - sums[0]) / self.field_std).float() for f in fields]
+        normalised = [((f.double() - sums[0]) / self.field_std).float() for f in fields]
         # Neither smoothing nor rounding changes the mean.
         self.mean_density.copy_(torch.stack([self._unsmoothed(f).double().mean() for f in normalised]).mean())
+        return normalised
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior; always float32."""
-        return self._filter("prior", noise)
+        return self.filtered("prior", noise)
 
-    def _filter(self, name: str, field: Tensor) -> Tensor:
+    def filtered(self, name: str, field: Tensor) -> Tensor:
         """Multiply the modes of ``(n, side, side)`` by the root of ``exp(<name>_log_power)``; always float32."""
         with full_precision(field.device.type):
             field = field.float()
@@ -258,7 +273,7 @@ class SpectralPriorGenerator(AbstractGenerator):
                 "no whole numbers of particles; set it to null"
             )
         self._set_smoothing(metadata.smoothing)
-        bins = self._bins(density.device)
+        bins = self.bins(density.device)
         thinned = thin(density)
         # Target: the spectrum and the quantiles of the training slices.
         self.target_power.copy_(_mean_power(density, bins))
@@ -285,26 +300,20 @@ class SpectralPriorGenerator(AbstractGenerator):
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
-        n_maps = self._n_maps(_REFIT_PIXELS)
+        n_pixels = max(_REFIT_PIXELS, _REFIT_MAPS * self.n_pixels**2)
+        n_pixels = _REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, _REFIT_LARGEST)
+        n_maps = max(_FIT_BATCH, n_pixels // self.n_pixels**2)
         print(
-            f"refit: P(k) and pixel distribution of the mocks to the training slices, {_REFIT_ITERATIONS} rounds of "
-            f"{n_maps:,} mocks",
-            file=sys.stderr,
+            f"refit: P(k) and pixel distribution of {n_maps:,} mocks to those of the training slices", file=sys.stderr
         )
-        for _ in tqdm(range(_REFIT_ITERATIONS), unit="round", desc="refit", disable=None):
-            self.calibrate(seed=seed)
-            # The same latents each time, so that the iteration settles.
-            mocks = torch.cat([self(*each) for each in self._drawn(n_maps, seed=seed + 1)])
-            self._correct_pixels(mocks, damping=0.7, least_share=_RARE_SHARE)
-            self._correct_field(mocks, damping=0.7)
-        self.calibrate(seed=seed, n_maps=n_maps)
+        SpectralRefit(self, n_maps=n_maps, seed=seed).run()
 
     def _n_maps(self, n_pixels: int, *, least: int = _FIT_BATCH) -> int:
         """Return how many slices have so many pixels, or `_MORE_ON_GPU` times as many."""
         more = _MORE_ON_GPU if self.log_field.is_cuda else 1
         return max(least, more * n_pixels // self.n_pixels**2)
 
-    def _drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Iterate over batches of latents and conditions."""
         device = self.prior_log_power.device
         random = torch.Generator(device).manual_seed(seed)
@@ -313,17 +322,18 @@ class SpectralPriorGenerator(AbstractGenerator):
             conditions = torch.randn(_FIT_BATCH, self.n_conditions, generator=random, device=device)
             yield latent, conditions if self.n_conditions else None
 
-    def _bins(self, device: torch.device) -> RadialBins:
+    def bins(self, device: torch.device) -> RadialBins:
+        """Return the bins of P(k) that the generator is fitted in."""
         return radial_bins(self.n_pixels, to_corner=True).to(device)
 
-    def _correct_pixels(self, mocks: Tensor, *, damping: float, least_share: float = 0.0) -> None:
+    def _correct_pixels(self, mocks: Tensor, *, damping: float) -> None:
         """Move the point transform against the deviation of the pixels of mocks from the target."""
         probability = torch.special.ndtr(self.normal.double())
         missing = self.target_log_quantiles - _log_quantiles(mocks, probability)
         # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
         n_pixels = min(int(self.target_pixels), mocks.numel())
         beyond = torch.minimum(probability, 1 - probability)
-        known = (beyond >= max(_RARE / n_pixels, least_share)).nonzero().flatten()
+        known = (beyond >= _RARE / n_pixels).nonzero().flatten()
         places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
         self.log_field.copy_(_monotone(self.log_field + damping * missing[places].float()))
         # The mean of the whole box is 1 by definition.
@@ -333,22 +343,13 @@ class SpectralPriorGenerator(AbstractGenerator):
         """Move the spectrum of the prior against the deviation of P(k) of mocks from the target."""
         self._set_prior(self.log_power + damping * self._missing_power(mocks).clamp(-3, 3))
 
-    def _correct_field(self, mocks: Tensor, *, damping: float) -> None:
-        """Move the filter of the corrected field against the deviation of the shape of P(k) of mocks."""
-        missing = self._missing_power(mocks)
-        # The amplitude belongs to the pixels: it is the variance of their distribution.
-        bins = self._bins(mocks.device)
-        share = self.target_power * bins.n_modes
-        missing = missing - (share * missing).sum() / share.sum()
-        self.field_log_power += damping * self._over_table(missing)
-
     def _missing_power(self, mocks: Tensor) -> Tensor:
         """Return ``ln(target / P)`` in the bins of the fit."""
-        return torch.log(self.target_power / _mean_power(mocks, self._bins(mocks.device)))
+        return torch.log(self.target_power / _mean_power(mocks, self.bins(mocks.device)))
 
     def _over_table(self, values: Tensor) -> Tensor:
         """Interpolate what is given in the bins of the fit to the wave numbers of the tables."""
-        knots = self._bins(values.device).centres.float() / self.n_pixels
+        knots = self.bins(values.device).centres.float() / self.n_pixels
         table = interpolate(self.prior_wavenumber, knots, values.float())
         # Modes longer than the box: none were seen.
         table[self.prior_wavenumber < knots[0]] = values[0].float()
@@ -365,7 +366,7 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count")
+        names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count", "limit")
         return {name: getattr(self, name) for name in names}
 
 

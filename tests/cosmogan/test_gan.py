@@ -16,6 +16,7 @@ from cosmogan.log import MetricsFile
 from cosmogan.losses.energy_based import EnergyBased
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import ZeroCentred
+from cosmogan.losses.pins import StatisticPins
 from cosmogan.losses.relativistic import Relativistic
 from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
@@ -137,6 +138,19 @@ def test_a_penalty_that_ends_at_nothing_matters_less(example: Path):
     assert distance(weights[0.0], weights[1.0]) > 10 * ROUNDING
 
 
+def test_pins_end_at_other_weights(example: Path):
+    def pinned(weight: float, final_pins: float) -> CosmoGAN:
+        pins = StatisticPins(power=weight, distribution=weight, mean=weight)
+        module = make(pins=pins, final_pins=final_pins, schedule_end=1e-3)
+        # Behind the end of the schedule from the first step on.
+        module.n_slices_seen = 1
+        return train(module, example)
+
+    tripled = pinned(0.1, 3.0)
+    assert distance(tripled, pinned(0.3, 1.0)) < ROUNDING
+    assert distance(tripled, pinned(0.1, 1.0)) > 10 * ROUNDING
+
+
 def test_long_gradients_are_shortened(example: Path):
     module = make(max_gradient_norm=1e-3)
     norms = []
@@ -255,6 +269,8 @@ def test_energies_are_asked_for_where_scores_are_not():
         ({"n_microbatches": 0}, "n_microbatches: expected at least 1, found 0"),
         ({"average_halflife": 0}, "average_halflife: expected at least 1"),
         ({"final_lr": -0.1}, "final_lr: expected a share"),
+        ({"final_pins": -1.0}, "final_pins: expected a share"),
+        ({"final_pins": math.nan}, "final_pins: expected a share"),
         ({"average_rampup": 0.0}, "average_rampup: expected a share above 0"),
         ({"schedule_end": 1.5}, "schedule_end: expected a share between 0 and 1, found 1.5"),
     ],

@@ -202,6 +202,23 @@ def test_pixels_are_whole_numbers_of_particles():
         rounded.prepare(torch.ones(2, 32, 32), transform=GaussianisingTransform(), metadata=spread, seed=0)
 
 
+def test_corrections_stay_below_their_limit():
+    plain, limited = SpectralPriorGenerator(32, width=4), SpectralPriorGenerator(32, width=4, limit=8.0)
+    stir(plain)
+    limited.load_state_dict(plain.state_dict())
+    latent = noise(4, *plain.latent_shape)
+    prior = plain.color(latent[:, 0])
+    correction = plain.corrected(latent) - prior
+    expected = correction / torch.sqrt(1 + (correction / 8) ** 2)
+    torch.testing.assert_close(limited.corrected(latent) - prior, expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        # A pixel that ran away.
+        limited.network.leave.bias.fill_(1e4)
+        assert (limited.corrected(latent) - prior).abs().max() <= 8.0001
+    with pytest.raises(UserError, match="limit: expected a largest correction above 0 or null, found -1"):
+        SpectralPriorGenerator(32, limit=-1.0)
+
+
 def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
     # An eighth of what users fit with.
     monkeypatch.setattr("cosmogan.networks.spectral_prior._FIT_PIXELS", 2**18)
@@ -230,8 +247,9 @@ def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(monkey
         DCGANGenerator(16, latent_size=6, width=4),
         SpectralPriorGenerator(16, width=4, smoothing=1.5),
         SpectralPriorGenerator(16, width=4, smoothing=1.5, mean_count=2.0),
+        SpectralPriorGenerator(16, width=4, limit=0.1),
     ],
-    ids=["dcgan", "spectral-prior", "particles"],
+    ids=["dcgan", "spectral-prior", "particles", "limit"],
 )
 def test_settings_and_weights_build_the_same_generator(generator):
     stir(generator)
