@@ -1,4 +1,4 @@
-"""Plain words when a training goes wrong: collapse, an overfitted critic, a critic that cannot tell."""
+"""Plain words when a training goes wrong: it falls apart, collapse, an overfitted critic, one that cannot tell."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ _OVERFITTED = 1.0
 _UNDECIDED = 0.05
 # A critic that ranks this share of pairs rightly has learnt something; one that has not by the middle never will.
 _TELLS, _MIDDLE = 0.6, 0.5
+# Scores of a training rise and fall by a factor of three at most; of one that fell apart, by ten and more.
+_APART = 4.0
 # Validations in a row before an alarm is raised: that scores agree at one happens to any training.
 _PATIENCE = {"undecided": 3}
 # Of the places where the critic looks, the same at every validation.
@@ -135,14 +137,33 @@ def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
     return float(0.5 * ((first > second).mean() + (first >= second).mean()))
 
 
-def _sentence(kind: str, streak: int, variety: Variety, gap: float, separation: float, *, penalised: bool) -> str:
-    """Return what is wrong and what to change; ``penalised`` is whether the recipe has a penalty to raise or lower."""
+def _sentence(
+    kind: str,
+    streak: int,
+    variety: Variety,
+    gap: float,
+    separation: float,
+    scores: tuple[float, float],
+    *,
+    penalised: bool,
+) -> str:
+    """Return what is wrong and what to change.
+
+    ``scores`` are that of the validation and the best one before; ``penalised`` is whether the recipe has a penalty to
+    raise or lower.
+    """
     penalty = "raise the weight of model.penalty" if penalised else "give model.penalty (ZeroCentred)"
     since = f" for {streak} validations" if streak > 1 else ""
     if kind == "score":
         return (
             f"the score is not a number{since}: mocks hold infinite or undefined pixels, and no checkpoint is kept as "
             "one of the best; lower model.generator_lr, or choose another transform"
+        )
+    if kind == "apart":
+        return (
+            f"the training fell apart{since}: the score is {scores[0]:.3g} and was {scores[1]:.3g} before, as "
+            f"best.ckpt has it; start over and lower model.generator_lr, {penalty}, or set limit of the generator "
+            "(SpectralPriorGenerator)"
         )
     if kind == "collapse":
         how = (
@@ -191,14 +212,17 @@ class Alarms(L.Callback):
         self._has_told = False
         # Validations in a row with a reason for an alarm, by kind.
         self._streaks: dict[str, int] = {}
+        self._best = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the critic has ever told slices from mocks, and how long there has been reason for alarms."""
-        return {"has_told": self._has_told, "streaks": self._streaks}
+        """Return whether the critic has ever told slices from mocks, reasons for alarms so far and the best score."""
+        return {"has_told": self._has_told, "streaks": self._streaks, "best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._has_told, self._streaks = state_dict["has_told"], state_dict["streaks"]
+        # Checkpoints of until November 2026 have none.
+        self._best = state_dict.get("best", math.inf)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Forget alarms beyond the checkpoint that the run goes on from."""
@@ -227,9 +251,9 @@ class Alarms(L.Callback):
         spectrum = validation.spectrum
         judged = spectrum.judged(data.metadata, validation.held_out[spectrum.name].mean(0))
         variety = measure_variety(validation.mocks, validation.held_out, judged)
-        scores = self._score(trainer, module, data, validation)
-        gap = measure_gap(scores["training"], scores["held_out"])
-        separation = measure_separation(scores["training"], scores["mocks"])
+        told = self._score(trainer, module, data, validation)
+        gap = measure_gap(told["training"], told["held_out"])
+        separation = measure_separation(told["training"], told["mocks"])
         values = {"coherence": variety.coherence, "variety": variety.scatter}
         values |= {"critic_gap": gap, "critic_separation": separation}
         module.log_dict(values, rank_zero_only=True)
@@ -240,6 +264,7 @@ class Alarms(L.Callback):
         score = float(trainer.callback_metrics["score"])
         reasons = {
             "score": not np.isfinite(score),
+            "apart": np.isfinite(score) and score > _APART * self._best,
             "collapse": (variety.alike or variety.monotonous) and (late or variety.power > _EMPTY),
             "overfitted": gap > _OVERFITTED,
             "undecided": (late or self._has_told) and abs(separation - 0.5) < _UNDECIDED,
@@ -250,7 +275,11 @@ class Alarms(L.Callback):
             # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
                 penalised = module.penalty is not None
-                self._raise(trainer, module, _sentence(kind, streak, variety, gap, separation, penalised=penalised))
+                scores = (score, self._best)
+                sentence = _sentence(kind, streak, variety, gap, separation, scores, penalised=penalised)
+                self._raise(trainer, module, sentence)
+        if np.isfinite(score):
+            self._best = min(self._best, score)
 
     def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:
         # Above the progress bar, if there is one.
