@@ -59,9 +59,11 @@ class SpectralRefit:
 
     def __init__(self, generator: SpectralPriorGenerator, *, n_maps: int, seed: int) -> None:
         self.generator = generator
-        drawn = list(generator.drawn(n_maps, seed=seed))
-        fields = [generator.corrected(*each) for each in tqdm(drawn, desc="refit", unit="batch", disable=None)]
-        self.maps = _Maps(fields, [latent[:, 2:].clone() for latent, _ in drawn])
+        fields, rounding = [], []
+        for latent, conditions in tqdm(generator.drawn(n_maps, seed=seed), unit="batch", desc="refit", disable=None):
+            fields.append(generator.corrected(latent, conditions))
+            rounding.append(latent[:, 2:].clone())
+        self.maps = _Maps(fields, rounding)
         side = generator.n_pixels
         self.few = self.maps.first(max(1, _DERIVATIVE_PIXELS // (len(fields[0]) * side**2)))
         self.bins = generator.bins(fields[0].device)
