@@ -20,14 +20,15 @@ from cosmogan.transforms import interpolate
 if TYPE_CHECKING:
     from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 
-# Share of the mocks that derivatives are taken on, pixels at least; their noise is the same on both sides.
+# Pixels of the mocks that derivatives are taken on; their noise is the same on both sides of a difference.
 _DERIVATIVE_PIXELS = 2**21
 # Knots of the changes: of the point transform over normal values, of the filter over ln k up to Nyquist.
-_TABLE_REACH, _N_TABLE, _N_FILTER = 4.0, 24, 12
+_TABLE_REACH, _N_TABLE, _N_FILTER = 4.3, 24, 12
 # Step of the differences, and how large a change of ln of table and filter is expected to be.
 _DIFFERENCE, _EXPECTED = 0.05, 0.3
-# Bins of the pixel distribution per decade, and share of pixels beyond which it is not fitted.
-_BINS_PER_DECADE, _RARE_SHARE = 20, 1e-4
+# Bins of the pixel distribution per decade, and shares of pixels below and above which it is not fitted. What the tables
+# cannot mend, such as deeper voids, would cost them what they can.
+_BINS_PER_DECADE, _LOWEST_SHARE, _HIGHEST_SHARE = 20, 2e-5, 1e-5
 # Relative error up to which the fit does not care; the scatter of the mocks is added.
 _TOLERANCE = 0.01
 # Levenberg and Marquardt's damping at the start, tables tried, and the gain at which it ends.
@@ -75,12 +76,12 @@ class SpectralRefit:
         self.filter = _hats(torch.log(generator.prior_wavenumber.double().clamp_min(1e-9)), knots)
         # Target: share of the pixels in equal bins of ln(1 + delta), those that hold any.
         probability, quantiles = torch.special.ndtr(normal), generator.target_log_quantiles
-        known = quantiles[(probability > _RARE_SHARE) & (probability < 1 - _RARE_SHARE)]
+        known = quantiles[(probability > _LOWEST_SHARE) & (1 - probability > _HIGHEST_SHARE)]
         n_bins = max(1, round(float(known[-1] - known[0]) * _BINS_PER_DECADE / math.log(10)))
         edges = np.linspace(float(known[0]), float(known[-1]), n_bins + 1)
         shares = np.diff(np.interp(edges, quantiles.cpu().numpy(), probability.cpu().numpy()))
         self.edges, self.shares = (torch.from_numpy(each).to(normal.device) for each in (edges, shares))
-        self.held = self.shares > _RARE_SHARE / _BINS_PER_DECADE
+        self.held = self.shares > _HIGHEST_SHARE / _BINS_PER_DECADE
 
     def run(self) -> None:
         """Take the generator to the tables that fit best, calibrated on the same mocks."""
@@ -101,7 +102,8 @@ class SpectralRefit:
             tried = change + torch.linalg.solve(curvature + damping * curvature.diag().diag(), downhill)
             residual_there, _ = self._residual(tried, self.maps)
             badness_there = badness(residual_there, tried)
-            if badness_there > best:
+            # Also if it is no number.
+            if not badness_there <= best:
                 damping *= 10
                 continue
             settled = badness_there > (1 - _SETTLED) * best
