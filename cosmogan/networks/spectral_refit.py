@@ -26,7 +26,7 @@ _DERIVATIVE_PIXELS = 2**21
 _TABLE_REACH, _N_TABLE, _N_FILTER = 4.3, 24, 12
 # Step of the differences, and how large a change of ln of table and filter is expected to be.
 _DIFFERENCE, _EXPECTED = 0.05, 0.3
-# Bins of the pixel distribution per decade, and shares of pixels below and above which it is not fitted. What the tables
+# Bins of the pixel distribution per decade, and shares of pixels below and above which it is not fitted. What tables
 # cannot mend, such as deeper voids, would cost them what they can.
 _BINS_PER_DECADE, _LOWEST_SHARE, _HIGHEST_SHARE = 20, 2e-5, 1e-5
 # Relative error up to which the fit does not care; the scatter of the mocks is added.
