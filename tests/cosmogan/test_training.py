@@ -277,8 +277,8 @@ def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
         load_checkpoint(tmp_path / "none.ckpt")
 
 
-@pytest.mark.parametrize("kind", ["collapse", "overfitted", "undecided"])
+@pytest.mark.parametrize("kind", ["apart", "collapse", "overfitted", "undecided"])
 def test_alarms_advise_what_the_recipe_has(kind: str):
     variety = Variety(coherence=0.5, error=0.01, scatter=1.0, power=1.0)
-    assert "the weight of model.penalty" in _sentence(kind, 3, variety, 2.0, 0.5, penalised=True)
-    assert "the weight of model.penalty" not in _sentence(kind, 3, variety, 2.0, 0.5, penalised=False)
+    assert "the weight of model.penalty" in _sentence(kind, 3, variety, 2.0, 0.5, (9.0, 1.0), penalised=True)
+    assert "the weight of model.penalty" not in _sentence(kind, 3, variety, 2.0, 0.5, (9.0, 1.0), penalised=False)
