@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy import optimize
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,10 +30,12 @@ _DIFFERENCE, _EXPECTED = 0.05, 0.3
 # Bins of the pixel distribution per decade, and shares of pixels below and above which it is not fitted. What tables
 # cannot mend, such as deeper voids, would cost them what they can.
 _BINS_PER_DECADE, _LOWEST_SHARE, _HIGHEST_SHARE = 20, 2e-5, 1e-5
+# Pixels that a bin should hold in all mocks to count, and a share of them below which it is as good as empty.
+_LEAST_PIXELS, _EMPTY = 100, 0.1
 # Relative error up to which the fit does not care; the scatter of the mocks is added.
 _TOLERANCE = 0.01
-# Levenberg and Marquardt's damping at the start, tables tried, and the gain at which it ends.
-_DAMPING, _TRIALS, _SETTLED = 0.01, 8, 0.01
+# Tables tried at most, and the share of the misfit that a trial must gain.
+_TRIALS, _SETTLED = 9, 0.01
 
 
 class _Maps(NamedTuple):
@@ -81,67 +84,70 @@ class SpectralRefit:
         edges = np.linspace(float(known[0]), float(known[-1]), n_bins + 1)
         shares = np.diff(np.interp(edges, quantiles.cpu().numpy(), probability.cpu().numpy()))
         self.edges, self.shares = (torch.from_numpy(each).to(normal.device) for each in (edges, shares))
-        self.held = self.shares > _HIGHEST_SHARE / _BINS_PER_DECADE
+        self.held = self.shares * n_maps * side**2 > _LEAST_PIXELS
 
     def run(self) -> None:
         """Take the generator to the tables that fit best, calibrated on the same mocks."""
-        change = torch.zeros(_N_TABLE + _N_FILTER, dtype=torch.float64, device=self.edges.device)
-        residual, scatter = self._residual(change, self.maps)
-        error = torch.sqrt(scatter.square() + _TOLERANCE**2)
+        start = np.zeros(_N_TABLE + _N_FILTER)
+        begun, scatter = self._look(start, self.maps)
+        error = np.sqrt(scatter**2 + _TOLERANCE**2)
 
-        def badness(residual: Tensor, change: Tensor) -> float:
-            # The expected change is a prior: tables are not bent where the slices do not ask for it.
-            return float((residual / error).square().sum() + (change / _EXPECTED).square().sum())
+        # The expected change is a prior: tables are not bent where the slices do not ask for it.
+        def misfit(change: np.ndarray) -> np.ndarray:
+            residual = self._look(change, self.maps)[0] if change.any() else begun
+            return np.concatenate([residual / error, change / _EXPECTED])
 
-        best, damping, slope = badness(residual, change), _DAMPING, None
-        for _ in tqdm(range(_TRIALS), unit="trial", desc="refit", disable=None):
-            if slope is None:
-                slope = self._derivative(change) / error[:, None]
-            curvature = slope.T @ slope + torch.eye(len(change)).to(slope) / _EXPECTED**2
-            downhill = -(slope.T @ (residual / error) + change / _EXPECTED**2)
-            tried = change + torch.linalg.solve(curvature + damping * curvature.diag().diag(), downhill)
-            residual_there, _ = self._residual(tried, self.maps)
-            badness_there = badness(residual_there, tried)
-            # Also if it is no number.
-            if not badness_there <= best:
-                damping *= 10
-                continue
-            settled = badness_there > (1 - _SETTLED) * best
-            change, residual, best = tried, residual_there, badness_there
-            if settled:
-                break
-            damping, slope = damping / 10, None
-        self._residual(change, self.maps)
+        def slope(change: np.ndarray) -> np.ndarray:
+            return np.concatenate([self._derivative(change) / error[:, None], np.eye(len(change)) / _EXPECTED])
 
-    def _derivative(self, change: Tensor) -> Tensor:
+        found = optimize.least_squares(misfit, start, jac=slope, method="lm", ftol=_SETTLED, max_nfev=_TRIALS)
+        self._set_tables(found.x)
+        self.generator.normalise(self._filtered(self.maps))
+
+    def _derivative(self, change: np.ndarray) -> np.ndarray:
         """Return the derivative of the residuals in the changes, shape ``(n_residuals, n_changes)``."""
-        here, _ = self._residual(change, self.few)
+        self._set_tables(change)
+        # The same for all entries of the point transform.
+        filtered = self._filtered(self.few)
+        here, _ = self._measured(filtered, self.few)
         columns = []
         for place in range(len(change)):
-            moved = change.clone()
+            moved = change.copy()
             moved[place] += _DIFFERENCE
-            columns.append((self._residual(moved, self.few)[0] - here) / _DIFFERENCE)
-        return torch.stack(columns, 1)
+            self._set_tables(moved)
+            there, _ = self._measured(filtered if place < _N_TABLE else self._filtered(self.few), self.few)
+            columns.append((there - here) / _DIFFERENCE)
+        return np.stack(columns, 1)
 
-    def _residual(self, change: Tensor, maps: _Maps) -> tuple[Tensor, Tensor]:
-        """Return ln(mocks / target), distribution before P(k), with tables so changed, and the scatter of both."""
-        generator = self.generator
-        start, filtered_start = self.start
-        table = start + (self.table @ change[:_N_TABLE]).to(start)
+    def _look(self, change: np.ndarray, maps: _Maps) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `_measured` finds with tables so changed."""
+        self._set_tables(change)
+        return self._measured(self._filtered(maps), maps)
+
+    def _set_tables(self, change: np.ndarray) -> None:
+        """Change the point transform by the first entries and the filter by the others."""
+        table, filtered = self.start
+        entries = torch.from_numpy(change).to(self.edges)
         # Increasing, whatever is tried.
-        generator.log_field.copy_(torch.cummax(table, 0).values)
-        generator.field_log_power.copy_(filtered_start + (self.filter @ change[_N_TABLE:]).to(filtered_start))
-        fields = generator.normalise([generator.filtered("field", field) for field in maps.fields])
+        transform = table + (self.table @ entries[:_N_TABLE]).to(table)
+        self.generator.log_field.copy_(torch.cummax(transform, 0).values)
+        self.generator.field_log_power.copy_(filtered + (self.filter @ entries[_N_TABLE:]).to(filtered))
+
+    def _filtered(self, maps: _Maps) -> list[Tensor]:
+        return [self.generator.filtered("field", field) for field in maps.fields]
+
+    def _measured(self, filtered: list[Tensor], maps: _Maps) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrate; return ln(mocks / target), distribution before P(k), and the scatter of both."""
+        generator = self.generator
         measured = []
-        for field, rounding in zip(fields, maps.rounding, strict=True):
+        for field, rounding in zip(generator.normalise(filtered), maps.rounding, strict=True):
             mocks = generator.to_density(field, rounding)
             pixels = self._counts(mocks)[self.held] / (mocks.numel() * self.shares[self.held])
             power = power_spectrum(mocks - 1, generator.n_pixels, bins=self.bins).mean(0, dtype=torch.float64)
             measured.append(torch.cat([pixels, (power / generator.target_power)[self.fitted]]))
-        blocks = torch.stack(measured)
-        mean = blocks.mean(0).clamp_min(1e-6)
-        scatter = blocks.std(0, correction=0) / mean / math.sqrt(len(blocks))
-        return torch.log(mean), scatter
+        blocks = torch.stack(measured).cpu().numpy()
+        mean = np.maximum(blocks.mean(0), _EMPTY)
+        return np.log(mean), blocks.std(0) / mean / math.sqrt(len(blocks))
 
     def _counts(self, mocks: Tensor) -> Tensor:
         """Return the number of pixels in the bins of ln(1 + delta)."""
