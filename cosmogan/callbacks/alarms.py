@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cosmogan.callbacks.checkpoints import BestCheckpoints
 from cosmogan.callbacks.physics import CROSS_POWER, Measured, PhysicsValidation
 from cosmogan.callbacks.shares import measure_shared
 from cosmogan.data import SliceDataModule, augment
@@ -36,7 +37,8 @@ _OVERFITTED = 1.0
 _UNDECIDED = 0.05
 # A critic that ranks this share of pairs rightly has learnt something; one that has not by the middle never will.
 _TELLS, _MIDDLE = 0.6, 0.5
-# Scores of a training rise and fall by a factor of three at most; of one that fell apart, by ten and more.
+# The score of a training that went on well was once 3.0 times its best before; that of one that fell apart 3.2 and, at
+# the next validation, 11 times (100 Mpc, 128 x 128 pixels).
 _APART = 4.0
 # Validations in a row before an alarm is raised: that scores agree at one happens to any training.
 _PATIENCE = {"undecided": 3}
@@ -137,21 +139,19 @@ def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
     return float(0.5 * ((first > second).mean() + (first >= second).mean()))
 
 
-def _sentence(
-    kind: str,
-    streak: int,
-    variety: Variety,
-    gap: float,
-    separation: float,
-    scores: tuple[float, float],
-    *,
-    penalised: bool,
-) -> str:
-    """Return what is wrong and what to change.
+class Findings(NamedTuple):
+    """What a validation found: variety, gap and separation as measured here, its score and the best one before."""
 
-    ``scores`` are that of the validation and the best one before; ``penalised`` is whether the recipe has a penalty to
-    raise or lower.
-    """
+    variety: Variety
+    gap: float
+    separation: float
+    score: float
+    best: float
+
+
+def _sentence(kind: str, streak: int, found: Findings, *, penalised: bool) -> str:
+    """Return what is wrong and what to change; ``penalised`` is whether the recipe has a penalty to raise or lower."""
+    variety = found.variety
     penalty = "raise the weight of model.penalty" if penalised else "give model.penalty (ZeroCentred)"
     since = f" for {streak} validations" if streak > 1 else ""
     if kind == "score":
@@ -161,7 +161,7 @@ def _sentence(
         )
     if kind == "apart":
         return (
-            f"the training fell apart{since}: the score is {scores[0]:.3g} and was {scores[1]:.3g} before, as "
+            f"the training fell apart{since}: the score is {found.score:.3g} and was {found.best:.3g} before, as "
             f"best.ckpt has it; start over and lower model.generator_lr, {penalty}, or set limit of the generator "
             "(SpectralPriorGenerator)"
         )
@@ -177,18 +177,24 @@ def _sentence(
         )
     if kind == "overfitted":
         return (
-            f"the critic is overfitted{since}: it scores training slices above held-out ones by {gap:.1f} times their "
-            f"scatter; train on more realisations, keep data.augment on, {penalty}, or narrow the critic"
+            f"the critic is overfitted{since}: it scores training slices above held-out ones by {found.gap:.1f} times "
+            f"their scatter; train on more realisations, keep data.augment on, {penalty}, or narrow the critic"
         )
     return (
-        f"the critic cannot tell mocks from slices{since}: it ranks {separation:.0%} of the pairs rightly, and chance "
-        "would 50%; training is done if the scores in metrics.csv are good enough; if not, "
+        f"the critic cannot tell mocks from slices{since}: it ranks {found.separation:.0%} of the pairs rightly, and "
+        "chance would 50%; training is done if the scores in metrics.csv are good enough; if not, "
         + (
             "widen the critic, raise model.critic_lr, or lower the weight of model.penalty"
             if penalised
             else "widen the critic or raise model.critic_lr"
         )
     )
+
+
+def _best_score(trainer: L.Trainer) -> float:
+    """Return the best score that a checkpoint is kept of; checkpoints are written behind this validation."""
+    kept = (c.best_model_score for c in trainer.callbacks if isinstance(c, BestCheckpoints))  # type: ignore[attr-defined]
+    return min((float(score) for score in kept if score is not None), default=math.inf)
 
 
 class Alarms(L.Callback):
@@ -212,17 +218,14 @@ class Alarms(L.Callback):
         self._has_told = False
         # Validations in a row with a reason for an alarm, by kind.
         self._streaks: dict[str, int] = {}
-        self._best = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the critic has ever told slices from mocks, reasons for alarms so far and the best score."""
-        return {"has_told": self._has_told, "streaks": self._streaks, "best": self._best}
+        """Return whether the critic has ever told slices from mocks, and how long there has been reason for alarms."""
+        return {"has_told": self._has_told, "streaks": self._streaks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._has_told, self._streaks = state_dict["has_told"], state_dict["streaks"]
-        # Checkpoints of until November 2026 have none.
-        self._best = state_dict.get("best", math.inf)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Forget alarms beyond the checkpoint that the run goes on from."""
@@ -261,10 +264,10 @@ class Alarms(L.Callback):
         self._has_told = self._has_told or separation > _TELLS
         # Of networks that have just begun, little can be said.
         late = module.n_slices_seen > _MIDDLE * module.max_slices
-        score = float(trainer.callback_metrics["score"])
+        score, best = float(trainer.callback_metrics["score"]), _best_score(trainer)
         reasons = {
             "score": not np.isfinite(score),
-            "apart": np.isfinite(score) and score > _APART * self._best,
+            "apart": np.isfinite(score) and score > _APART * best,
             "collapse": (variety.alike or variety.monotonous) and (late or variety.power > _EMPTY),
             "overfitted": gap > _OVERFITTED,
             "undecided": (late or self._has_told) and abs(separation - 0.5) < _UNDECIDED,
@@ -275,11 +278,8 @@ class Alarms(L.Callback):
             # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
                 penalised = module.penalty is not None
-                scores = (score, self._best)
-                sentence = _sentence(kind, streak, variety, gap, separation, scores, penalised=penalised)
-                self._raise(trainer, module, sentence)
-        if np.isfinite(score):
-            self._best = min(self._best, score)
+                found = Findings(variety, gap, separation, score, best)
+                self._raise(trainer, module, _sentence(kind, streak, found, penalised=penalised))
 
     def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:
         # Above the progress bar, if there is one.

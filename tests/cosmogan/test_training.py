@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosmogan.callbacks.alarms import Variety, _sentence
+from cosmogan.callbacks.alarms import Findings, Variety, _sentence
 from cosmogan.data import SliceDataModule
 from cosmogan.ema import update_average
 from cosmogan.emulator import Emulator
@@ -280,5 +280,6 @@ def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["apart", "collapse", "overfitted", "undecided"])
 def test_alarms_advise_what_the_recipe_has(kind: str):
     variety = Variety(coherence=0.5, error=0.01, scatter=1.0, power=1.0)
-    assert "the weight of model.penalty" in _sentence(kind, 3, variety, 2.0, 0.5, (9.0, 1.0), penalised=True)
-    assert "the weight of model.penalty" not in _sentence(kind, 3, variety, 2.0, 0.5, (9.0, 1.0), penalised=False)
+    found = Findings(variety, gap=2.0, separation=0.5, score=9.0, best=1.0)
+    assert "the weight of model.penalty" in _sentence(kind, 3, found, penalised=True)
+    assert "the weight of model.penalty" not in _sentence(kind, 3, found, penalised=False)
