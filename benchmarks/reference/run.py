@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +37,13 @@ from budget import (
     LEAST_TEST,
     LEAST_TRAINING,
     SCORING_SHARE,
-    Clock,
     Realisations,
     now,
     plan_realisations,
     slices_to_see,
     training_seconds,
 )
+from journal import Journal
 from simulations import BOXES, GEOMETRIES, join, part, simulate
 
 from cosmogan.errors import UserError
@@ -73,12 +71,11 @@ class OutOfTime(Exception):  # noqa: N818, because it is none
     """What comes next does not fit into this command."""
 
 
-class Reference:
-    """All stages, what is done of them, and the time."""
+class Reference(Journal):
+    """All stages."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments, self.work, self.out = arguments, arguments.work, arguments.out
-        self.device = choose_device(arguments.device)
+        self.arguments, self.out = arguments, arguments.out
         self.boxes: list[str] = arguments.boxes
         self.recipes = list(RECIPES) if arguments.recipe == "both" else [arguments.recipe]
         self.geometry = GEOMETRIES[arguments.geometry]
@@ -88,65 +85,18 @@ class Reference:
         self.scoring = EXPORT_SHARE if arguments.unscored else SCORING_SHARE
         if arguments.rehearse:
             self.geometry = replace(self.geometry, every=min(_SPARSER * self.geometry.every, self.geometry.slabs // 4))
-        self.state_file = self.work / "state.json"
         settings = {
             name: getattr(arguments, name)
             for name in ("boxes", "recipe", "geometry", "realisations", "rehearse", "mocks")
         }
-        self.state: dict[str, Any] = self._load(settings)
-        self.clock = Clock(60 * arguments.minutes, used=self.state["used_seconds"], limit=arguments.limit)
+        super().__init__(
+            arguments.work,
+            settings,
+            device=choose_device(arguments.device),
+            budget=60 * arguments.minutes,
+            limit=arguments.limit,
+        )
         self.signals = learning.Signals()
-
-    def _load(self, settings: dict[str, Any]) -> dict[str, Any]:
-        if not self.state_file.exists():
-            return {"settings": settings, "used_seconds": 0.0, "done": {}, "simulation": {}, "trainings": {}}
-        try:
-            state: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            raise UserError(f"{self.state_file}: is damaged; remove {self.work} and start over") from None
-        for name, value in settings.items():
-            if state["settings"][name] != value:
-                raise UserError(
-                    f"{self.state_file}: was begun with {name} {state['settings'][name]}, not {value}; go on with the "
-                    "same settings or in another --work"
-                )
-        return state
-
-    def save(self) -> None:
-        """Write down what is done."""
-        self.state["used_seconds"] = self.clock.used
-        self.work.mkdir(parents=True, exist_ok=True)
-        judging.write_json(self.state_file, self.state)
-
-    def say(self, text: str) -> None:
-        """Tell the log, with the time."""
-        print(f"[{self.clock.used / 60:5.1f} of {self.clock.budget / 60:g} min] {text}", flush=True)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Note seconds and peak memory of a stage, and that it is done."""
-        self.say(name)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        began, found = time.perf_counter(), {}
-        yield found
-        found |= {"seconds": time.perf_counter() - began} | self.memory()
-        self.state["done"][name] = found
-        self.save()
-
-    def memory(self) -> dict[str, float]:
-        """Return peaks: of the GPU since the stage began, of the host since the command began."""
-        # ru_maxrss is in kB on Linux.
-        found = {"host_peak_GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
-        if self.device.type == "cuda":
-            found["gpu_peak_GB"] = torch.cuda.max_memory_allocated(self.device) / 1e9
-        return found
-
-    def once(self, name: str, work: Callable[[dict[str, Any]], None]) -> None:
-        """Do a stage unless it is done."""
-        if name not in self.state["done"]:
-            with self.stage(name) as found:
-                work(found)
 
     def run(self) -> None:
         """Do all stages that are not done."""
