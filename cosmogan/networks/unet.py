@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from cosmogan.networks.base import full_precision
 from cosmogan.networks.conditions import Conditioning
-from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.convolution import CircularConvolution, doubled
 
 # Space-to-depth by 2 and two strided layers: sides are multiples of this, and a shift by it shifts the correction.
 COARSENING = 8
@@ -54,10 +54,10 @@ class UNet(nn.Module):
         fine = self.block1(functional.silu(self.conditioning(fine, conditions)))
         middle = self.block2(functional.silu(self.down1(fine)))
         coarse = self.block3(functional.silu(self.down2(middle)))
-        middle = functional.silu(self.up2(torch.cat([middle, _doubled(coarse)], 1)))
-        fine = functional.silu(self.up1(torch.cat([fine, _doubled(middle)], 1)))
+        middle = functional.silu(self.up2(torch.cat([middle, doubled(coarse)], 1)))
+        fine = functional.silu(self.up1(torch.cat([fine, doubled(middle)], 1)))
         fine = self.narrow(self.block4(fine))
-        full = functional.silu(self.join(torch.cat([_doubled(fine), planes.to(fine.dtype)], 1)))
+        full = functional.silu(self.join(torch.cat([doubled(fine), planes.to(fine.dtype)], 1)))
         with full_precision(full.device.type):
             return self.leave(full.to(self.leave.weight.dtype)).squeeze(1)
 
@@ -75,19 +75,3 @@ def _halving(n_in: int, n_out: int) -> nn.Conv2d:
     # Four taps lie evenly about the two pixels that become one. Three would shift all towards one corner, and slices
     # would lean to one diagonal.
     return CircularConvolution(n_in, n_out, 4, stride=2)
-
-
-def _doubled(features: Tensor) -> Tensor:
-    """Return periodic features ``(n, channels, side, side)`` at twice the resolution, interpolated linearly."""
-    if torch.is_grad_enabled():
-        # Sums of shifted planes: the gradient of torch's interpolation takes thirteen times as long as that itself
-        # on a CPU, and adds up one number after the other, in any order, on a GPU.
-        rows = features.permute(0, 2, 3, 1)
-        for dim in (1, 2):
-            near = 0.75 * rows
-            rows = torch.stack([near + 0.25 * rows.roll(1, dim), near + 0.25 * rows.roll(-1, dim)], dim + 1)
-            rows = rows.flatten(dim, dim + 1)
-        return rows.permute(0, 3, 1, 2)
-    padded = torch.cat([features[:, :, -1:], features, features[:, :, :1]], 2)
-    padded = torch.cat([padded[:, :, :, -1:], padded, padded[:, :, :, :1]], 3)
-    return functional.interpolate(padded, scale_factor=2, mode="bilinear")[:, :, 2:-2, 2:-2]

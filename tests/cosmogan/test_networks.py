@@ -5,16 +5,16 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
+from torch.nn import functional
 
 from cosmogan.errors import UserError
 from cosmogan.networks import unet
 from cosmogan.networks.base import count_parameters
-from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.convolution import CircularConvolution, doubled, with_margin
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.smoothing import smooth
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
-from cosmogan.networks.unet import _doubled
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
 from cosmogan.transforms import GaussianisingTransform
@@ -292,12 +292,23 @@ def test_scores_and_features_are_in_float32_under_autocast(critic):
     assert (scores.bfloat16().float() != scores).any()
 
 
-def test_doubling_is_the_same_with_gradients_and_without() -> None:
-    """Torch's interpolation makes slices, sums of shifted planes train; both periodic, and the sides are 6 and 4."""
-    features = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+def test_doubling_and_margins_have_the_gradients_of_what_they_do():
+    """Both written by hand: against torch's interpolation of torch's margin, on sides of 6 and 4."""
+    features = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.randn(2, 3, 12, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, expected = features.clone().requires_grad_(True), features.clone().requires_grad_(True)
+    padded = functional.pad(expected, (1, 1, 1, 1), mode="circular")
+    theirs = functional.interpolate(padded, scale_factor=2, mode="bilinear")[:, :, 2:-2, 2:-2]
+    torch.testing.assert_close(doubled(found), theirs)
+    for finer, leaf in ((doubled(found), found), (theirs, expected)):
+        (finer * weights).sum().backward(inputs=[leaf])
+    torch.testing.assert_close(found.grad, expected.grad)
+    # Twin: it is the interpolation, not the nearest pixel.
+    assert not torch.allclose(functional.avg_pool2d(weights, 2, divisor_override=1), expected.grad, rtol=0.05)
+    # Twice, as penalties differentiate a critic.
+    for function in (doubled, lambda planes: with_margin(planes, 1), lambda planes: with_margin(planes, 3)):
+        assert torch.autograd.gradcheck(function, found)
+        assert torch.autograd.gradgradcheck(function, found)
+    # What makes slices has no gradient, and the same numbers.
     with torch.no_grad():
-        expected = _doubled(features)
-    found = _doubled(features)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(_doubled(features.roll(1, 2)), found.roll(2, 2), rtol=0, atol=1e-6)
-    assert not torch.allclose(_doubled(1.05 * features), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(doubled(features), theirs.detach(), rtol=0, atol=0)
