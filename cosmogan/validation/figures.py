@@ -269,7 +269,9 @@ def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[
             return np.asarray(k) / h
 
         second = axes.secondary_xaxis("top", functions=(to_inverse_mpc, from_inverse_mpc))
-        if short:
+        low, high = axes.get_xlim()
+        # Less than two decades may hold one power of ten only, and matplotlib then labels all that is between.
+        if short or (statistic.log_x and high < 100 * low):
             mark_short_range(second.xaxis)
         second.set_xlabel(rf"{statistic.x_label} [$\mathrm{{Mpc}}^{{-1}}$]")
 

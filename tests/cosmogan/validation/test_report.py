@@ -3,6 +3,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import h5py
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cosmogan.errors import UserError
 from cosmogan.slices import write_example
@@ -17,7 +19,7 @@ from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.command import validate
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
-from cosmogan.validation.figures import Drawing
+from cosmogan.validation.figures import Drawing, draw_means
 from cosmogan.validation.record import to_record
 from cosmogan.validation.report import write_report
 from cosmogan.validation.table import format_table
@@ -147,6 +149,30 @@ def test_figures_are_no_blanks(report: Path) -> None:
         pixels = matplotlib.image.imread(path)[..., :3]
         assert min(pixels.shape[:2]) > 400
         assert 0.005 < np.mean(pixels.min(-1) < 0.9) < 0.9
+
+
+@pytest.mark.parametrize("reach", [10, 45, 300], ids=["short", "one power of ten", "longer"])
+def test_labels_of_k_do_not_lie_over_each_other(comparisons: list[Comparison], reach: float) -> None:
+    (entry,) = (one for one in comparisons[1].statistics if one.statistic.name == "power_spectrum")
+    stretched = replace(entry, x=np.geomspace(0.02, 0.02 * reach, len(entry.x)))
+    figure = Figure(figsize=(4.2, 3.5))
+    axes = figure.add_subplot()
+    draw_means(axes, comparisons[1:], [stretched])
+    figure.draw_without_rendering()
+    (above,) = axes.child_axes
+    for axis in (axes.xaxis, above.xaxis):
+        low, high = axis.get_view_interval()
+        places = axis.get_majorticklocs(), axis.get_minorticklocs()
+        labels = axis.get_majorticklabels(), axis.get_minorticklabels()
+        told = [
+            text.get_window_extent()
+            for where, texts in zip(places, labels, strict=True)
+            for place, text in zip(where, texts, strict=False)
+            if text.get_text() and low <= place <= high
+        ]
+        told.sort(key=lambda box: box.x0)
+        assert len(told) >= 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(told))
 
 
 def test_table_has_a_row_per_box_and_statistic(comparisons: list[Comparison]) -> None:
