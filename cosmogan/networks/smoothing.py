@@ -33,3 +33,13 @@ def smooth(field: Tensor, kernel: Tensor) -> Tensor:
     field = reduce(add, (tap * rows[:, i : i + side] for i, tap in enumerate(kernel)))
     columns = torch.cat([field[:, :, -reach:], field, field[:, :, :reach]], 2)
     return reduce(add, (tap * columns[:, :, i : i + side] for i, tap in enumerate(kernel)))
+
+
+def sharpen(field: Tensor, kernel: Tensor) -> Tensor:
+    """Undo `smooth`, float64: where the kernel is about a pixel wide, float32 slices hold their whole numbers still."""
+    reach, side = len(kernel) // 2, field.shape[-1]
+    row = torch.zeros(side, dtype=torch.float64, device=field.device)
+    row.scatter_add_(0, torch.arange(-reach, reach + 1, device=field.device) % side, kernel.double())
+    response = torch.fft.fft(row).real
+    modes = torch.fft.rfft2(field.double())
+    return torch.fft.irfft2(modes / (response[:, None] * response[: modes.shape[-1]]), s=field.shape[-2:])

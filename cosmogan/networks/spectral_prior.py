@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, full_precision
 from cosmogan.networks.matrix_filter import MatrixFilter
+from cosmogan.networks.particles import RARE, log_density_table, mean_rounded, rounded, whole_counts
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.networks.spectral_refit import SpectralRefit
 from cosmogan.networks.unet import COARSENING, UNet
@@ -34,13 +35,13 @@ _FIT_BATCH = 32
 # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
 # are never fewer than so many unless memory (16 bytes per pixel) ends; on a GPU as many as that allows.
 _REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
-# Pixels beyond a quantile below which it is not trusted.
-_RARE = 20
 _CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
 # them say little.
 _MORE_ON_GPU = 16
 _N_KNOTS = 191
+# Of the mean density, where it depends on itself.
+_MEAN_ITERATIONS = 3
 # 1 + delta below which pixels are not told apart.
 _LEAST_DENSITY = 1e-6
 _REACH = 4.75
@@ -70,6 +71,10 @@ class SpectralPriorGenerator(AbstractGenerator):
         before smoothing: pixels are then rounded at random to whole numbers, up or down, with the same mean. At
         70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer. None, for
         other assignments: no rounding.
+    rounding
+        How much of the rounding is chance: numbers nearer than ``(1 - rounding) / 2`` to a whole one become it surely.
+        With 1 the mean of every pixel is kept, but no network can say where in a void the next particle is not, other
+        than by pixels so far down that all others lose contrast.
     limit
         Corrections x become ``x / sqrt(1 + (x / limit)^2)``, in units of the prior's standard deviation; those of good
         emulators reach 3 to 6.5. The field is normalised, so that nothing else holds a few pixels at a hundred
@@ -78,7 +83,7 @@ class SpectralPriorGenerator(AbstractGenerator):
     Raises
     ------
     UserError
-        If a side is not a multiple of 8, or ``mean_count`` or ``limit`` not positive.
+        If a side is not a multiple of 8, ``mean_count`` or ``limit`` not positive or ``rounding`` no share.
     """
 
     emits_density = True
@@ -107,14 +112,17 @@ class SpectralPriorGenerator(AbstractGenerator):
         tails: float | None = None,
         mean_count: float | None = None,
         limit: float | None = None,
+        rounding: float = 1.0,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
         self.width, self.training_pixels = width, training_pixels or n_pixels
-        self.mean_count, self.limit = mean_count, limit
+        self.mean_count, self.limit, self.rounding = mean_count, limit, rounding
         for name, what in (("mean_count", "number of particles"), ("limit", "largest correction")):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}: expected a {what} above 0 or null, found {value}")
+        if not 0 <= rounding <= 1:
+            raise UserError(f"rounding: expected a share between 0 and 1, found {rounding}")
         for name in ("n_pixels", "training_pixels"):
             if getattr(self, name) % COARSENING:
                 raise UserError(f"{name}: this generator needs a multiple of {COARSENING}, found {getattr(self, name)}")
@@ -217,9 +225,19 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.field_mean.copy_(sums[0])
         self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
         normalised = [((f.double() - sums[0]) / self.field_std).float() for f in fields]
-        # Neither smoothing nor rounding changes the mean.
-        self.mean_density.copy_(torch.stack([self._unsmoothed(f).double().mean() for f in normalised]).mean())
+        self.mean_density.fill_(1.0)
+        # Smoothing does not change the mean, and rounding does not if all of it is chance; else the mean to divide by
+        # depends on itself.
+        for _ in range(1 if self.rounding == 1 or self.mean_count is None else _MEAN_ITERATIONS):
+            self.mean_density.mul_(torch.stack([self._mean(f) for f in normalised]).mean())
         return normalised
+
+    def _mean(self, field: Tensor) -> Tensor:
+        """Return the mean of 1 + delta, over the chance of the rounding, of a normalised field."""
+        density = self._unsmoothed(field) / self.mean_density
+        if self.mean_count is not None and self.rounding < 1:
+            density = mean_rounded(density * self.mean_count, self.rounding) / self.mean_count
+        return density.double().mean()
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior; always float32."""
@@ -255,7 +273,8 @@ class SpectralPriorGenerator(AbstractGenerator):
         with full_precision(field.device.type):
             unsmoothed = self._unsmoothed(field) / self.mean_density
             if self.mean_count is not None:
-                unsmoothed = _round(unsmoothed * self.mean_count, rounding[:, 0].float()) / self.mean_count
+                counts = rounded(unsmoothed * self.mean_count, rounding[:, 0].float(), self.rounding)
+                unsmoothed = counts / self.mean_count
             return smooth(unsmoothed, self.kernel)
 
     def _unsmoothed(self, field: Tensor) -> Tensor:
@@ -279,7 +298,13 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.target_power.copy_(_mean_power(density, bins))
         self.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(self.normal.double())))
         self.target_pixels.fill_(thinned.numel())
-        self.log_field.copy_(self.target_log_quantiles)
+        # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
+        counted = self.mean_count is not None and self.rounding < 1
+        if self.mean_count is not None and counted:
+            counts = whole_counts(thinned, self.kernel, mean_count=self.mean_count)
+            self.log_field.copy_(log_density_table(counts, self.normal.double(), mean_count=self.mean_count))
+        else:
+            self.log_field.copy_(self.target_log_quantiles)
         self._set_prior(torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30)))
         n_maps = self._n_maps(_FIT_PIXELS, least=16)
         random = torch.Generator(density.device).manual_seed(seed)
@@ -287,7 +312,8 @@ class SpectralPriorGenerator(AbstractGenerator):
             noise = torch.randn(n_maps, *self.latent_shape, generator=random, device=density.device)
             damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
             mocks = self.to_density(self.color(noise[:, 0]), noise[:, 2:])
-            self._correct_pixels(mocks, damping=damping)
+            if not counted:
+                self._correct_pixels(mocks, damping=damping)
             self._correct_power(mocks, damping=damping)
 
     @torch.no_grad()
@@ -333,7 +359,7 @@ class SpectralPriorGenerator(AbstractGenerator):
         # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
         n_pixels = min(int(self.target_pixels), mocks.numel())
         beyond = torch.minimum(probability, 1 - probability)
-        known = (beyond >= _RARE / n_pixels).nonzero().flatten()
+        known = (beyond >= RARE / n_pixels).nonzero().flatten()
         places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
         self.log_field.copy_(_monotone(self.log_field + damping * missing[places].float()))
         # The mean of the whole box is 1 by definition.
@@ -367,16 +393,7 @@ class SpectralPriorGenerator(AbstractGenerator):
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count", "limit")
-        return {name: getattr(self, name) for name in names}
-
-
-def _round(counts: Tensor, noise: Tensor) -> Tensor:
-    """Round to one of the two next whole numbers, at random by normal noise, so that the mean is kept.
-
-    The gradient is that of the mean, 1.
-    """
-    uniform = 0.5 * (1 + torch.erf(noise / math.sqrt(2)))
-    return counts + (torch.floor(counts.detach() + uniform) - counts.detach())
+        return {name: getattr(self, name) for name in (*names, "rounding")}
 
 
 def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:

@@ -13,7 +13,7 @@ from cosmogan.networks.base import count_parameters
 from cosmogan.networks.convolution import CircularConvolution, doubled, with_margin
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
-from cosmogan.networks.smoothing import smooth
+from cosmogan.networks.smoothing import gaussian_kernel, sharpen, smooth
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
@@ -202,6 +202,67 @@ def test_pixels_are_whole_numbers_of_particles():
         rounded.prepare(torch.ones(2, 32, 32), transform=GaussianisingTransform(), metadata=spread, seed=0)
 
 
+def test_smoothing_can_be_undone_where_it_is_a_pixel_wide():
+    counts = torch.poisson(torch.exp(2 * noise(4, 32, 32)))
+    kernel = gaussian_kernel(1.0)
+    torch.testing.assert_close(sharpen(smooth(counts, kernel), kernel), counts.double(), rtol=0, atol=0.05)
+
+
+def test_less_chance_in_the_rounding_makes_empty_pixels_sure():
+    torch.manual_seed(0)
+    chance = 0.4
+    sharp = SpectralPriorGenerator(32, width=4, mean_count=8.0, rounding=chance).eval()
+    stir(sharp)
+    smoothly = SpectralPriorGenerator(32, width=4).eval()
+    smoothly.load_state_dict(sharp.state_dict())
+    latent = noise(512, 3, 32, 32)
+    # The same field, rounded in 512 ways.
+    latent[:, :2] = latent[:1, :2]
+    counts = 8 * sharp(latent)
+    expected = 8 * smoothly(latent[:1, :2])[0]
+    whole = expected.floor()
+    share = ((expected - whole - 0.5) / chance + 0.5).clamp(0, 1)
+    assert ((counts.mean(0) - whole - share).abs() < 5 * 0.5 / 512**0.5 + 1e-4).all()
+    # Some pixels need chance and some do not.
+    assert 0.1 < ((share > 0) & (share < 1)).float().mean() < 0.9
+    assert (counts - counts.round()).abs().max() < 1e-5 * counts.max()
+    # The gradient is that of the unrounded field.
+    (gradient,) = torch.autograd.grad(counts.sum(), sharp.network.enter.weight)
+    (wanted,) = torch.autograd.grad(512 * expected.sum(), smoothly.network.enter.weight)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    # The mean density is 1 all the same.
+    with torch.no_grad():
+        sharp.log_field.copy_(1.5 * sharp.normal - 2.5)
+        latent = noise(512, 3, 32, 32, seed=3)
+        (field,) = sharp.normalise([sharp.corrected(latent)])
+        # Without a second look at the mean it would be 1.02.
+        assert abs(float(sharp.to_density(field, latent[:, 2:]).mean()) - 1) < 2e-3
+    with pytest.raises(UserError, match="rounding: expected a share between 0 and 1, found 2"):
+        SpectralPriorGenerator(32, rounding=2.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_with_less_chance_the_untrained_generator_has_the_particle_counts_of_the_data(
+    monkeypatch: pytest.MonkeyPatch, smoothing: float
+):
+    monkeypatch.setattr("cosmogan.networks.spectral_prior._FIT_PIXELS", 2**17)
+    counts = torch.poisson(torch.exp(1.2 * noise(256, 32, 32)))
+    mean_count = float(counts.mean())
+    density = smooth(counts / mean_count, gaussian_kernel(smoothing))
+    transform = GaussianisingTransform()
+    transform.fit(density)
+    generator = SpectralPriorGenerator(32, width=4, mean_count=mean_count, rounding=0.2)
+    metadata = SliceMetadata(box_size=70.0, n_pixels=32, thickness=1.0, smoothing=smoothing)
+    with torch.no_grad():
+        generator.prepare(density, transform=transform, metadata=metadata, seed=0)
+        mocks = generator(noise(512, 3, 32, 32, seed=5))
+        found = (mean_count * sharpen(mocks, generator.kernel)).round()
+    for number in (0, 2, 5, 10, 40):
+        assert abs((found <= number).float().mean() - (counts <= number).float().mean()) < 0.01, number
+    with pytest.raises(UserError, match=r"rounding: .* no whole numbers of 1 / 2\.\d+ once .* undone"):
+        generator.prepare(1.1 * density, transform=transform, metadata=metadata, seed=0)
+
+
 def test_corrections_stay_below_their_limit():
     plain, limited = SpectralPriorGenerator(32, width=4), SpectralPriorGenerator(32, width=4, limit=8.0)
     stir(plain)
@@ -248,8 +309,9 @@ def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(monkey
         SpectralPriorGenerator(16, width=4, smoothing=1.5),
         SpectralPriorGenerator(16, width=4, smoothing=1.5, mean_count=2.0),
         SpectralPriorGenerator(16, width=4, limit=0.1),
+        SpectralPriorGenerator(16, width=4, mean_count=2.0, rounding=0.0),
     ],
-    ids=["dcgan", "spectral-prior", "particles", "limit"],
+    ids=["dcgan", "spectral-prior", "particles", "limit", "nearest"],
 )
 def test_settings_and_weights_build_the_same_generator(generator):
     stir(generator)
