@@ -15,6 +15,7 @@ from cosmogan.transforms import interpolate
 RARE = 20
 # Deviation from a whole number of particles, and the share of pixels that may have it.
 _OFF, _FEW_OFF = 0.25, 0.01
+_LEAST_NUMBERS = 2
 # Sigmas below the last quantile that is trusted, over which the slope beyond it is taken.
 _SLOPE_OVER = 0.5
 
@@ -72,15 +73,25 @@ def log_density_table(counts: Tensor, normal: Tensor, *, mean_count: float) -> T
     Parameters
     ----------
     counts
-        Whole numbers of particles per pixel, any shape, more than one of them common.
+        Whole numbers of particles per pixel, any shape.
     normal
         Increasing, float64.
     mean_count
         Particles per pixel at the mean density.
+
+    Raises
+    ------
+    UserError
+        If hardly any numbers are common.
     """
     values, n_each = counts.unique(return_counts=True)
     n_upto = n_each.double().cumsum(0)
     known = (n_upto >= RARE) & (counts.numel() - n_upto >= RARE)
+    if known.sum() < _LEAST_NUMBERS:
+        raise UserError(
+            f"model.generator.rounding: the pixels of the slices hold fewer than {_LEAST_NUMBERS + 1} different "
+            f"numbers of particles more than {RARE} times; set it to 1, or train with more slices"
+        )
     # At the share of pixels with so many particles or fewer the field is half-way to the next number.
     places = torch.special.ndtri(n_upto[known] / counts.numel())
     middles = torch.log(0.5 * (values[:-1] + values[1:])[known[:-1]].double())

@@ -83,7 +83,8 @@ class SpectralPriorGenerator(AbstractGenerator):
     Raises
     ------
     UserError
-        If a side is not a multiple of 8, ``mean_count`` or ``limit`` not positive or ``rounding`` no share.
+        If a side is not a multiple of 8, ``mean_count`` or ``limit`` not positive, ``rounding`` no share, or below
+        1 without ``mean_count``.
     """
 
     emits_density = True
@@ -123,6 +124,10 @@ class SpectralPriorGenerator(AbstractGenerator):
                 raise UserError(f"{name}: expected a {what} above 0 or null, found {value}")
         if not 0 <= rounding <= 1:
             raise UserError(f"rounding: expected a share between 0 and 1, found {rounding}")
+        if rounding < 1 and mean_count is None:
+            raise UserError(
+                f"rounding: {rounding} of what is rounded to particles, but mean_count is null; set that too"
+            )
         for name in ("n_pixels", "training_pixels"):
             if getattr(self, name) % COARSENING:
                 raise UserError(f"{name}: this generator needs a multiple of {COARSENING}, found {getattr(self, name)}")
@@ -228,7 +233,7 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.mean_density.fill_(1.0)
         # Smoothing does not change the mean, and rounding does not if all of it is chance; else the mean to divide by
         # depends on itself.
-        for _ in range(1 if self.rounding == 1 or self.mean_count is None else _MEAN_ITERATIONS):
+        for _ in range(1 if self.rounding == 1 else _MEAN_ITERATIONS):
             self.mean_density.mul_(torch.stack([self._mean(f) for f in normalised]).mean())
         return normalised
 
@@ -299,7 +304,7 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(self.normal.double())))
         self.target_pixels.fill_(thinned.numel())
         # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
-        counted = self.mean_count is not None and self.rounding < 1
+        counted = self.rounding < 1
         if self.mean_count is not None and counted:
             counts = whole_counts(thinned, self.kernel, mean_count=self.mean_count)
             self.log_field.copy_(log_density_table(counts, self.normal.double(), mean_count=self.mean_count))

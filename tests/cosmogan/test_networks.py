@@ -239,6 +239,8 @@ def test_less_chance_in_the_rounding_makes_empty_pixels_sure():
         assert abs(float(sharp.to_density(field, latent[:, 2:]).mean()) - 1) < 2e-3
     with pytest.raises(UserError, match="rounding: expected a share between 0 and 1, found 2"):
         SpectralPriorGenerator(32, rounding=2.0)
+    with pytest.raises(UserError, match=r"rounding: 0\.5 of what is rounded .* mean_count is null"):
+        SpectralPriorGenerator(32, rounding=0.5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1.0])
@@ -261,6 +263,8 @@ def test_with_less_chance_the_untrained_generator_has_the_particle_counts_of_the
         assert abs((found <= number).float().mean() - (counts <= number).float().mean()) < 0.01, number
     with pytest.raises(UserError, match=r"rounding: .* no whole numbers of 1 / 2\.\d+ once .* undone"):
         generator.prepare(1.1 * density, transform=transform, metadata=metadata, seed=0)
+    with pytest.raises(UserError, match="rounding: the pixels of the slices hold fewer than 3 different numbers"):
+        generator.prepare(torch.ones(2, 32, 32), transform=transform, metadata=metadata, seed=0)
 
 
 def test_corrections_stay_below_their_limit():
