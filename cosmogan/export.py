@@ -23,6 +23,7 @@ def export(
     *,
     out: str | None = None,
     refit: bool = False,
+    refit_mocks: int | None = None,
     onnx: str | None = None,
     pixels: int | None = None,
     overwrite: bool = False,
@@ -39,6 +40,9 @@ def export(
         Fit spectrum and pixel distribution of the trained generator's mocks to the training slices once more, some
         minutes on a CPU; for generators with such a part (`SpectralPriorGenerator`). The emulator says that it was
         done.
+    refit_mocks
+        Mocks to refit with; by default as many as take some minutes. Slices of small boxes scatter: at 70 Mpc/h, 4,096
+        mocks know their own P(k) to 3%, and 16,384 to 1.7%, in four times the time and 16 bytes of memory per pixel.
     onnx
         ONNX file to write, for programs without torch; needs the extra ``onnx``.
     pixels
@@ -59,6 +63,8 @@ def export(
         raise UserError("expected --out, an emulator file to write, or --onnx, an ONNX file")
     if pixels is not None and onnx is None:
         raise UserError("--pixels is for --onnx; an emulator file makes slices of any size that its network can")
+    if refit_mocks is not None and not refit:
+        raise UserError("--refit-mocks is for --refit")
     path = Path(checkpoint)
     written = []
     if path.suffix == SUFFIX or checkpoint in shipped_emulators():
@@ -68,7 +74,7 @@ def export(
     else:
         emulator = _from_checkpoint(path)
     if refit:
-        emulator.generator.refit(seed=_REFIT_SEED)
+        emulator.generator.refit(seed=_REFIT_SEED, n_mocks=refit_mocks)
         emulator.training["refitted"] = True
         # Scores of what it was before.
         emulator.training.pop("shipped", None)

@@ -128,13 +128,15 @@ class AbstractGenerator(nn.Module, ABC):
             Of the latents.
         """
 
-    def refit(self, *, seed: int) -> None:
+    def refit(self, *, seed: int, n_mocks: int | None = None) -> None:
         """Fit again what `prepare` has fitted, now that the network is trained; for generators with a fitted part.
 
         Parameters
         ----------
         seed
             Of the latents.
+        n_mocks
+            Mocks to fit with; as many as the generator thinks best if None.
 
         Raises
         ------

@@ -33,7 +33,8 @@ _FIT_PIXELS = 2**21
 _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
-# are never fewer than so many unless memory (16 bytes per pixel) ends; on a GPU as many as that allows.
+# are never fewer than so many unless memory (16 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
+# still has an error of 3%, which the fit takes for the network's.
 _REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
 _CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
@@ -322,7 +323,7 @@ class SpectralPriorGenerator(AbstractGenerator):
             self._correct_power(mocks, damping=damping)
 
     @torch.no_grad()
-    def refit(self, *, seed: int) -> None:
+    def refit(self, *, seed: int, n_mocks: int | None = None) -> None:
         """Fit a filter of the corrected field and the point transform to the mocks of the trained network.
 
         Training holds P(k) and pixels only as well as single batches show them. The prior is left as it is: the network
@@ -331,9 +332,12 @@ class SpectralPriorGenerator(AbstractGenerator):
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
+        if n_mocks is not None and n_mocks < _FIT_BATCH:
+            raise UserError(f"refit: expected at least {_FIT_BATCH} mocks, found {n_mocks}")
         n_pixels = max(_REFIT_PIXELS, _REFIT_MAPS * self.n_pixels**2)
         n_pixels = _REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, _REFIT_LARGEST)
-        n_maps = max(_FIT_BATCH, n_pixels // self.n_pixels**2)
+        n_maps = max(_FIT_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks
+        n_maps -= n_maps % _FIT_BATCH
         print(
             f"refit: P(k) and pixel distribution of {n_maps:,} mocks to those of the training slices", file=sys.stderr
         )

@@ -31,6 +31,9 @@ def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     generator.refit(seed=1)
     # No bar where standard error is no terminal.
     assert capsys.readouterr().err == "refit: P(k) and pixel distribution of 96 mocks to those of the training slices\n"
+    # Whole batches.
+    generator.refit(seed=1, n_mocks=150)
+    assert "of 128 mocks" in capsys.readouterr().err
 
 
 def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -43,6 +46,10 @@ def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkey
     spectral.save(before)
     with pytest.raises(UserError, match="or --refit"):
         export(str(before), out=str(after))
+    with pytest.raises(UserError, match="--refit-mocks is for --refit"):
+        export(str(before), out=str(after), refit_mocks=64)
+    with pytest.raises(UserError, match="refit: expected at least 32 mocks, found 31"):
+        export(str(before), out=str(after), refit=True, refit_mocks=31)
     export(str(before), out=str(after), refit=True)
     # The scores were those of other mocks.
     assert Emulator.load(after).training == {"n_slices_seen": 7, "refitted": True}
