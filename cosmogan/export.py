@@ -42,7 +42,7 @@ def export(
         done.
     refit_mocks
         Mocks to refit with; by default as many as take some minutes. Slices of small boxes scatter: at 70 Mpc/h, 4,096
-        mocks know their own P(k) to 3%, and 16,384 to 1.7%, in four times the time and 16 bytes of memory per pixel.
+        mocks know their own P(k) to 3%, and 16,384 to 1.7%, in four times the time and 20 bytes of memory per pixel.
     onnx
         ONNX file to write, for programs without torch; needs the extra ``onnx``.
     pixels

@@ -33,7 +33,7 @@ _FIT_PIXELS = 2**21
 _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
-# are never fewer than so many unless memory (16 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
+# are never fewer than so many unless memory (20 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
 # still has an error of 3%, which the fit takes for the network's.
 _REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
 _CALIBRATION_PIXELS = 2**21
@@ -231,19 +231,17 @@ class SpectralPriorGenerator(AbstractGenerator):
         self.field_mean.copy_(sums[0])
         self.field_std.copy_((sums[1] - sums[0].square()).sqrt())
         normalised = [((f.double() - sums[0]) / self.field_std).float() for f in fields]
+        # Smoothing does not change the mean, and rounding does not if all of it is chance.
+        if self.mean_count is None or self.rounding == 1:
+            self.mean_density.copy_(torch.stack([self._unsmoothed(f).double().mean() for f in normalised]).mean())
+            return normalised
         self.mean_density.fill_(1.0)
-        # Smoothing does not change the mean, and rounding does not if all of it is chance; else the mean to divide by
-        # depends on itself.
-        for _ in range(1 if self.rounding == 1 else _MEAN_ITERATIONS):
-            self.mean_density.mul_(torch.stack([self._mean(f) for f in normalised]).mean())
+        counts = [self._unsmoothed(f) * self.mean_count for f in normalised]
+        # Else the mean to divide by depends on itself.
+        for _ in range(_MEAN_ITERATIONS):
+            means = [mean_rounded(c / self.mean_density, self.rounding).double().mean() for c in counts]
+            self.mean_density.mul_(torch.stack(means).mean() / self.mean_count)
         return normalised
-
-    def _mean(self, field: Tensor) -> Tensor:
-        """Return the mean of 1 + delta, over the chance of the rounding, of a normalised field."""
-        density = self._unsmoothed(field) / self.mean_density
-        if self.mean_count is not None and self.rounding < 1:
-            density = mean_rounded(density * self.mean_count, self.rounding) / self.mean_count
-        return density.double().mean()
 
     def color(self, noise: Tensor) -> Tensor:
         """Give white noise ``(n, side, side)`` the spectrum of the prior; always float32."""
