@@ -81,10 +81,12 @@ def draw_paper(group: Sequence[Comparison]) -> Drawing:
         figure = Figure(figsize=(11.0, 6.4), layout="constrained")
         axes = figure.subplots(2, 3)
         for panel, name in zip(axes[0], ("histogram", "peaks", "power_spectrum"), strict=True):
-            entries = [_entry(c, name) for c in group]
-            if all(entry is not None for entry in entries):
-                draw_means(panel, group, [entry for entry in entries if entry is not None])
-                panel.set_title(entries[0].statistic.title if entries[0] is not None else "")
+            kept = [entry for c in group if (entry := _entry(c, name)) is not None]
+            if len(kept) == len(group):
+                draw_means(panel, group, kept)
+                statistic = kept[0].statistic
+                panel.set_title(statistic.title)
+                panel.set_xlabel(axis_label(statistic.x_label, statistic.x_units))
             else:
                 panel.set_axis_off()
         power = [entry for c in group if (entry := _entry(c, "power_spectrum")) is not None]
