@@ -249,7 +249,9 @@ def test_from_slices_to_a_shipped_emulator(
     assert "was trained on realisations [102]" in refused.stderr
 
     monkeypatch.setattr(ship, "LEAST_MOCKS", 60)
-    out, card = ship.ship("box100-16", tmp_path / "ours.safetensors", judged=path, run=None, folder=tmp_path / "out")
+    where = {"judged": path, "run": None, "folder": tmp_path / "out", "notes": ["Trained in two parts."]}
+    out, card = ship.ship("box100-16", tmp_path / "ours.safetensors", **where)
+    assert "- Trained in two parts.\n" in card.read_text(encoding="utf-8")
     emulator = Emulator.load(out)
     assert card.read_text() == model_card(emulator)
     assert "data:\n  path: 1.h5" in card.read_text()

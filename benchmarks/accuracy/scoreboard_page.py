@@ -164,7 +164,7 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         "network that hits the mean of all may well come closer). Against test realisations: all training slices as if "
         "they were mocks.\n"
         "- *Against the training mean*: is the network right? *Against test realisations*, which were first "
-        "measured when everything had been decided (docs/reproduce.md): is the emulator "
+        "measured when everything had been decided (docs/reproduce.md, which has two exceptions): is the emulator "
         "right? σ is that of the bootstrap over test realisations and of the mocks, in squares; χ² per bin is the mean "
         "of its squares, bins being taken one by one although they vary together.\n"
         "- Bins of P(k): rings of width k_F from k_F to 0.9 of Nyquist. Histogram: ten bins per decade, all that hold "

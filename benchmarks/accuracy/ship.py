@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,20 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=SHIPPED, help="folder to write to; that of the package if not given"
     )
+    parser.add_argument("--notes", nargs="*", default=[], metavar="SENTENCE", help="what else its card should tell")
     arguments = parser.parse_args()
     try:
         judged = board(arguments.scores, arguments.name)
-        for path in ship(arguments.name, arguments.emulator, judged=judged, run=arguments.run, folder=arguments.out):
+        told = {"run": arguments.run, "notes": arguments.notes}
+        for path in ship(arguments.name, arguments.emulator, judged=judged, folder=arguments.out, **told):
             print(path)
     except UserError as error:
         raise SystemExit(f"ship: {error}") from None
 
 
-def ship(name: str, path: Path, *, judged: Path, run: Path | None, folder: Path) -> tuple[Path, Path]:
+def ship(
+    name: str, path: Path, *, judged: Path, run: Path | None, folder: Path, notes: Sequence[str] = ()
+) -> tuple[Path, Path]:
     if not judged.exists():
         raise UserError(f"{judged}: no such file; run scoreboard.py {name} first")
     if path.stat().st_size > LARGEST_FILE:
@@ -99,6 +104,7 @@ def ship(name: str, path: Path, *, judged: Path, run: Path | None, folder: Path)
         recipe = without_places(yaml.safe_load(emulator.training["recipe"]))
         emulator.training["recipe"] = yaml.safe_dump(recipe, sort_keys=False)
     emulator.training["shipped"] = shipped(name, same[0], record, emulator, run)
+    emulator.training["shipped"]["limits"] += notes
     out = folder / f"{name}{SUFFIX}"
     emulator.save(out, overwrite=True)
     card = out.with_suffix(".md")
