@@ -41,8 +41,9 @@ def export(
         minutes on a CPU; for generators with such a part (`SpectralPriorGenerator`). The emulator says that it was
         done.
     refit_mocks
-        Mocks to refit with; by default as many as take some minutes. Slices of small boxes scatter: at 70 Mpc/h, 4,096
-        mocks know their own P(k) to 3%, and 16,384 to 1.7%, in four times the time and 20 bytes of memory per pixel.
+        Mocks to refit with, in whole batches of 32; by default as many as take some minutes. Slices of small boxes
+        scatter: at 70 Mpc/h 4,096 mocks know their own P(k) to 2 to 3%, four times as many to half of that, in four
+        times the time, with 20 bytes of memory per pixel.
     onnx
         ONNX file to write, for programs without torch; needs the extra ``onnx``.
     pixels

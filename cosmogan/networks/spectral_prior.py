@@ -8,10 +8,9 @@ slice.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ _FIT_ITERATIONS = 32
 _FIT_BATCH = 32
 # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
 # are never fewer than so many unless memory (20 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
-# still has an error of 3%, which the fit takes for the network's.
+# still has an error of 2 to 3%, which the fit takes for the network's.
 _REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
 _CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
@@ -231,8 +230,8 @@ class SpectralPriorGenerator(AbstractGenerator):
     def corrected_in_pieces(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """As `corrected`, on a CPU for so few slices at a time that its caches hold them."""
         at_a_time = max(1, _PIXELS_AT_A_TIME // self.n_pixels**2) if latent.device.type == "cpu" else len(latent)
-        parts = zip(latent.split(at_a_time), _split(conditions, at_a_time), strict=False)
-        return torch.cat([self.corrected(*each) for each in parts])
+        parts = [slice(first, first + at_a_time) for first in range(0, len(latent), at_a_time)]
+        return torch.cat([self.corrected(latent[p], None if conditions is None else conditions[p]) for p in parts])
 
     def normalise(self, fields: list[Tensor]) -> list[Tensor]:
         """Take the normalisations from filtered fields, batches ``(n, side, side)``, and return these normalised."""
@@ -410,10 +409,6 @@ class SpectralPriorGenerator(AbstractGenerator):
         """Return the arguments of the constructor."""
         names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count", "limit")
         return {name: getattr(self, name) for name in (*names, "rounding")}
-
-
-def _split(conditions: Tensor | None, size: int) -> Iterable[Tensor | None]:
-    return itertools.repeat(None) if conditions is None else conditions.split(size)
 
 
 def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:

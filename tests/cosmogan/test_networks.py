@@ -176,9 +176,10 @@ def test_smoothing_is_that_of_the_slice_file():
     np.testing.assert_allclose(smooth(field.float(), generator.kernel).numpy(), expected, rtol=1e-5)
 
 
-def test_pixels_are_whole_numbers_of_particles():
+@pytest.mark.parametrize("chance", [1.0, 0.4])
+def test_pixels_are_whole_numbers_of_particles(chance: float):
     torch.manual_seed(0)
-    rounded = SpectralPriorGenerator(32, width=4, mean_count=8.0).eval()
+    rounded = SpectralPriorGenerator(32, width=4, mean_count=8.0, rounding=chance).eval()
     stir(rounded)
     smoothly = SpectralPriorGenerator(32, width=4).eval()
     smoothly.load_state_dict(rounded.state_dict())
@@ -190,57 +191,48 @@ def test_pixels_are_whole_numbers_of_particles():
     assert (counts - counts.round()).abs().max() < 1e-5 * counts.max()
     assert (counts - expected).abs().max() < 1 + 1e-4
     assert (expected - expected.round()).abs().max() > 0.4
+    whole = expected[0].floor()
+    share = ((expected[0] - whole - 0.5) / chance + 0.5).clamp(0, 1)
     # Standard error of the mean of a number that is rounded up with probability one half.
-    assert (counts.mean(0) - expected[0]).abs().max() < 5 * 0.5 / 512**0.5
+    assert (counts.mean(0) - whole - share).abs().max() < 5 * 0.5 / 512**0.5
+    # Where there is less chance, some pixels need none; those have the same number in all 512.
+    sure = (share == 0) | (share == 1)
+    assert sure.any() == (chance < 1)
+    assert (counts.std(0)[sure] < 1e-4).all()
+    # The gradient is that of the field that is not rounded.
     (gradient,) = torch.autograd.grad(counts.sum(), rounded.network.enter.weight)
     (wanted,) = torch.autograd.grad(512 * expected.sum(), smoothly.network.enter.weight)
     torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
+def test_the_mean_density_is_one_whatever_is_rounded():
+    torch.manual_seed(0)
+    generator = SpectralPriorGenerator(32, width=4, mean_count=8.0, rounding=0.4).eval()
+    latent = noise(512, 3, 32, 32, seed=3)
+    with torch.no_grad():
+        generator.log_field.copy_(1.5 * generator.normal - 2.5)
+        (field,) = generator.normalise([generator.corrected(latent)])
+        # Without a second look at the mean it would be 1.02.
+        assert abs(float(generator.to_density(field, latent[:, 2:]).mean()) - 1) < 2e-3
+
+
+def test_rounding_that_cannot_be_is_refused():
     with pytest.raises(UserError, match="mean_count: expected a number of particles above 0 or null, found 0"):
         SpectralPriorGenerator(32, mean_count=0)
+    with pytest.raises(UserError, match="rounding: expected a share between 0 and 1, found 2"):
+        SpectralPriorGenerator(32, rounding=2.0)
+    with pytest.raises(UserError, match=r"rounding: 0\.5 of what is rounded .* mean_count is null"):
+        SpectralPriorGenerator(32, rounding=0.5)
     spread = SliceMetadata(box_size=70.0, n_pixels=32, thickness=1.0, assignment="CIC")
+    generator = SpectralPriorGenerator(32, width=4, mean_count=8.0)
     with pytest.raises(UserError, match=r"mean_count: the slices are made by CIC, .* set it to null"):
-        rounded.prepare(torch.ones(2, 32, 32), transform=GaussianisingTransform(), metadata=spread, seed=0)
+        generator.prepare(torch.ones(2, 32, 32), transform=GaussianisingTransform(), metadata=spread, seed=0)
 
 
 def test_smoothing_can_be_undone_where_it_is_a_pixel_wide():
     counts = torch.poisson(torch.exp(2 * noise(4, 32, 32)))
     kernel = gaussian_kernel(1.0)
     torch.testing.assert_close(sharpen(smooth(counts, kernel), kernel), counts.double(), rtol=0, atol=0.05)
-
-
-def test_less_chance_in_the_rounding_makes_empty_pixels_sure():
-    torch.manual_seed(0)
-    chance = 0.4
-    sharp = SpectralPriorGenerator(32, width=4, mean_count=8.0, rounding=chance).eval()
-    stir(sharp)
-    smoothly = SpectralPriorGenerator(32, width=4).eval()
-    smoothly.load_state_dict(sharp.state_dict())
-    latent = noise(512, 3, 32, 32)
-    # The same field, rounded in 512 ways.
-    latent[:, :2] = latent[:1, :2]
-    counts = 8 * sharp(latent)
-    expected = 8 * smoothly(latent[:1, :2])[0]
-    whole = expected.floor()
-    share = ((expected - whole - 0.5) / chance + 0.5).clamp(0, 1)
-    assert ((counts.mean(0) - whole - share).abs() < 5 * 0.5 / 512**0.5 + 1e-4).all()
-    # Some pixels need chance and some do not.
-    assert 0.1 < ((share > 0) & (share < 1)).float().mean() < 0.9
-    assert (counts - counts.round()).abs().max() < 1e-5 * counts.max()
-    # The gradient is that of the unrounded field.
-    (gradient,) = torch.autograd.grad(counts.sum(), sharp.network.enter.weight)
-    (wanted,) = torch.autograd.grad(512 * expected.sum(), smoothly.network.enter.weight)
-    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
-    # The mean density is 1 all the same.
-    with torch.no_grad():
-        sharp.log_field.copy_(1.5 * sharp.normal - 2.5)
-        latent = noise(512, 3, 32, 32, seed=3)
-        (field,) = sharp.normalise([sharp.corrected(latent)])
-        # Without a second look at the mean it would be 1.02.
-        assert abs(float(sharp.to_density(field, latent[:, 2:]).mean()) - 1) < 2e-3
-    with pytest.raises(UserError, match="rounding: expected a share between 0 and 1, found 2"):
-        SpectralPriorGenerator(32, rounding=2.0)
-    with pytest.raises(UserError, match=r"rounding: 0\.5 of what is rounded .* mean_count is null"):
-        SpectralPriorGenerator(32, rounding=0.5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1.0])
@@ -265,6 +257,18 @@ def test_with_less_chance_the_untrained_generator_has_the_particle_counts_of_the
         generator.prepare(1.1 * density, transform=transform, metadata=metadata, seed=0)
     with pytest.raises(UserError, match="rounding: the pixels of the slices hold fewer than 3 different numbers"):
         generator.prepare(torch.ones(2, 32, 32), transform=transform, metadata=metadata, seed=0)
+
+
+def test_fields_in_pieces_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch):
+    generator = SpectralPriorGenerator(16, width=4, n_conditions=2)
+    stir(generator)
+    latent, conditions = noise(7, *generator.latent_shape), noise(7, 2, seed=1)
+    with torch.no_grad():
+        whole = generator.corrected(latent, conditions)
+        assert not torch.allclose(generator.corrected(latent, conditions.flip(0)), whole, rtol=0.01)
+        # Three at a time.
+        monkeypatch.setattr("cosmogan.networks.spectral_prior._PIXELS_AT_A_TIME", 3 * 16**2)
+        torch.testing.assert_close(generator.corrected_in_pieces(latent, conditions), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_corrections_stay_below_their_limit():
