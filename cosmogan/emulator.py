@@ -26,7 +26,7 @@ from cosmogan.devices import require_device
 from cosmogan.emulator_file import build_part, find_emulator, read_emulator_file, shipped_emulators, write_emulator_file
 from cosmogan.errors import UserError
 from cosmogan.latents import by_block, latents
-from cosmogan.networks.base import AbstractGenerator
+from cosmogan.networks.base import AbstractGenerator, cached_slices
 from cosmogan.samples import (
     LARGEST_INDEX,
     LARGEST_SEED,
@@ -45,10 +45,6 @@ from cosmogan.transforms import AbstractTransform
 
 __all__ = ["Emulator", "MockBatch", "find_emulator", "latents", "shipped_emulators"]
 
-# Matrix products round differently for other numbers of slices: on a CPU a slice always shares its block with the same
-# others. Blocks of more pixels leave the processor's cache: 256 x 256 takes twice as long in blocks of 16.
-_LARGEST_BLOCK = 16
-_BLOCK_PIXELS = 2**16
 # Building a network draws from torch's global generator, which is put back.
 _BUILDING = threading.Lock()
 
@@ -298,8 +294,12 @@ class Emulator:
 
     @property
     def block_size(self) -> int:
-        """Slices that a CPU computes together: 16, fewer of more than 64 x 64 pixels, 1 from 256 x 256."""
-        return max(1, min(_LARGEST_BLOCK, _BLOCK_PIXELS // self.metadata.n_pixels**2))
+        """Slices that a CPU computes together: 16, fewer of more than 64 x 64 pixels, 1 from 256 x 256.
+
+        Matrix products round differently for other numbers of slices, so a slice always shares its block with the same
+        others.
+        """
+        return cached_slices(self.metadata.n_pixels)
 
     def sample(
         self,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.errors import UserError
-from cosmogan.networks.base import AbstractGenerator, full_precision
+from cosmogan.networks.base import AbstractGenerator, cached_slices, full_precision
 from cosmogan.networks.matrix_filter import MatrixFilter
 from cosmogan.networks.particles import RARE, log_density_table, mean_rounded, rounded, whole_counts
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
@@ -40,8 +40,6 @@ _CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
 # them say little.
 _MORE_ON_GPU = 16
-# Of the network on a CPU: with 32 slices of 256 x 256 pixels at a time it takes 2.5 times as long.
-_PIXELS_AT_A_TIME = 2**17
 _N_KNOTS = 191
 # Of the mean density, where it depends on itself.
 _MEAN_ITERATIONS = 3
@@ -229,7 +227,7 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     def corrected_in_pieces(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """As `corrected`, on a CPU for so few slices at a time that its caches hold them."""
-        at_a_time = max(1, _PIXELS_AT_A_TIME // self.n_pixels**2) if latent.device.type == "cpu" else len(latent)
+        at_a_time = cached_slices(self.n_pixels) if latent.device.type == "cpu" else len(latent)
         parts = [slice(first, first + at_a_time) for first in range(0, len(latent), at_a_time)]
         return torch.cat([self.corrected(latent[p], None if conditions is None else conditions[p]) for p in parts])
 

@@ -267,7 +267,7 @@ def test_fields_in_pieces_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPat
         whole = generator.corrected(latent, conditions)
         assert not torch.allclose(generator.corrected(latent, conditions.flip(0)), whole, rtol=0.01)
         # Three at a time.
-        monkeypatch.setattr("cosmogan.networks.spectral_prior._PIXELS_AT_A_TIME", 3 * 16**2)
+        monkeypatch.setattr("cosmogan.networks.base._CACHED_SLICES", 3)
         torch.testing.assert_close(generator.corrected_in_pieces(latent, conditions), whole, rtol=1e-4, atol=1e-4)
 
 
