@@ -48,8 +48,9 @@ RUNS: dict[str, list[str]] = {
 class WhitePriorGenerator(SpectralPriorGenerator):
     """The spectral prior without its spectrum: the network starts from white noise."""
 
-    def _set_prior(self, log_power: Tensor) -> None:
-        super()._set_prior(torch.zeros_like(log_power))
+    def set_prior(self, log_power: Tensor) -> None:
+        """Take over a constant instead of ``ln P``."""
+        super().set_prior(torch.zeros_like(log_power))
 
 
 class ZeroPaddedGenerator(SpectralPriorGenerator):

@@ -19,33 +19,30 @@ from torch import Tensor, nn
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, cached_slices, full_precision
 from cosmogan.networks.matrix_filter import MatrixFilter
-from cosmogan.networks.particles import RARE, log_density_table, mean_rounded, rounded, whole_counts
+from cosmogan.networks.particles import mean_rounded, rounded
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
+from cosmogan.networks.spectral_fit import fit_prior
 from cosmogan.networks.spectral_refit import SpectralRefit
 from cosmogan.networks.unet import COARSENING, UNet
 from cosmogan.slices import SliceMetadata
-from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum, radial_bins
-from cosmogan.transforms import AbstractTransform, interpolate, thin
+from cosmogan.statistics.power_spectrum import RadialBins, radial_bins
+from cosmogan.transforms import AbstractTransform, interpolate
 
-# Fit of the prior: pixels of mocks per iteration, iterations, and knots of the point transform out to 4.7 sigma, where
-# a million pixels end.
-_FIT_PIXELS = 2**21
-_FIT_ITERATIONS = 32
-_FIT_BATCH = 32
+# Pixels of mocks per iteration of the fit before training, and of mocks that the field is normalised over.
+_FIT_PIXELS, _CALIBRATION_PIXELS = 2**21, 2**21
 # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
 # are never fewer than so many unless memory (20 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
 # still has an error of 2 to 3%, which the fit takes for the network's.
 _REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
-_CALIBRATION_PIXELS = 2**21
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
 # them say little.
 _MORE_ON_GPU = 16
-_N_KNOTS = 191
+# Mocks at once.
+_BATCH = 32
+# Knots of the point transform out to so many sigma, where a million pixels end.
+_N_KNOTS, _REACH = 191, 4.75
 # Of the mean density, where it depends on itself.
 _MEAN_ITERATIONS = 3
-# 1 + delta below which pixels are not told apart.
-_LEAST_DENSITY = 1e-6
-_REACH = 4.75
 
 
 class SpectralPriorGenerator(AbstractGenerator):
@@ -293,8 +290,10 @@ class SpectralPriorGenerator(AbstractGenerator):
     def prepare(self, density: Tensor, *, transform: AbstractTransform, metadata: SliceMetadata, seed: int) -> None:
         """Fit spectrum and point transform so that the mocks of the untrained network have the data's P(k) and pixels.
 
-        Both are corrected through the smoothing by damped iteration, since the spectrum of a Gaussian field is not that
-        of its exponential.
+        Raises
+        ------
+        UserError
+            If `mean_count` is set and the slices hold no whole numbers of particles.
         """
         if self.mean_count is not None and metadata.assignment != "NGP":
             raise UserError(
@@ -302,29 +301,7 @@ class SpectralPriorGenerator(AbstractGenerator):
                 "no whole numbers of particles; set it to null"
             )
         self._set_smoothing(metadata.smoothing)
-        bins = self.bins(density.device)
-        thinned = thin(density)
-        # Target: the spectrum and the quantiles of the training slices.
-        self.target_power.copy_(_mean_power(density, bins))
-        self.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(self.normal.double())))
-        self.target_pixels.fill_(thinned.numel())
-        # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
-        counted = self.rounding < 1
-        if self.mean_count is not None and counted:
-            counts = whole_counts(thinned, self.kernel, mean_count=self.mean_count)
-            self.log_field.copy_(log_density_table(counts, self.normal.double(), mean_count=self.mean_count))
-        else:
-            self.log_field.copy_(self.target_log_quantiles)
-        self._set_prior(torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30)))
-        n_maps = self._n_maps(_FIT_PIXELS, least=16)
-        random = torch.Generator(density.device).manual_seed(seed)
-        for iteration in range(_FIT_ITERATIONS):
-            noise = torch.randn(n_maps, *self.latent_shape, generator=random, device=density.device)
-            damping = 0.5 if iteration < _FIT_ITERATIONS // 2 else 0.2
-            mocks = self.to_density(self.color(noise[:, 0]), noise[:, 2:])
-            if not counted:
-                self._correct_pixels(mocks, damping=damping)
-            self._correct_power(mocks, damping=damping)
+        fit_prior(self, density, transform=transform, n_maps=self._n_maps(_FIT_PIXELS, least=16), seed=seed)
 
     @torch.no_grad()
     def refit(self, *, seed: int, n_mocks: int | None = None) -> None:
@@ -336,18 +313,18 @@ class SpectralPriorGenerator(AbstractGenerator):
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
-        if n_mocks is not None and n_mocks < _FIT_BATCH:
-            raise UserError(f"refit: expected at least {_FIT_BATCH} mocks, found {n_mocks}")
+        if n_mocks is not None and n_mocks < _BATCH:
+            raise UserError(f"refit: expected at least {_BATCH} mocks, found {n_mocks}")
         n_pixels = max(_REFIT_PIXELS, _REFIT_MAPS * self.n_pixels**2)
         n_pixels = _REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, _REFIT_LARGEST)
-        n_maps = max(_FIT_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks
-        n_maps -= n_maps % _FIT_BATCH
+        n_maps = max(_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks
+        n_maps -= n_maps % _BATCH
         print(
             f"refit: P(k) and pixel distribution of {n_maps:,} mocks to those of the training slices", file=sys.stderr
         )
         SpectralRefit(self, n_maps=n_maps, seed=seed).run()
 
-    def _n_maps(self, n_pixels: int, *, least: int = _FIT_BATCH) -> int:
+    def _n_maps(self, n_pixels: int, *, least: int = _BATCH) -> int:
         """Return how many slices have so many pixels, or `_MORE_ON_GPU` times as many."""
         more = _MORE_ON_GPU if self.log_field.is_cuda else 1
         return max(least, more * n_pixels // self.n_pixels**2)
@@ -356,81 +333,29 @@ class SpectralPriorGenerator(AbstractGenerator):
         """Iterate over batches of latents and conditions."""
         device = self.prior_log_power.device
         random = torch.Generator(device).manual_seed(seed)
-        for _ in range(n_maps // _FIT_BATCH):
-            latent = torch.randn(_FIT_BATCH, *self.latent_shape, generator=random, device=device)
-            conditions = torch.randn(_FIT_BATCH, self.n_conditions, generator=random, device=device)
+        for _ in range(n_maps // _BATCH):
+            latent = torch.randn(_BATCH, *self.latent_shape, generator=random, device=device)
+            conditions = torch.randn(_BATCH, self.n_conditions, generator=random, device=device)
             yield latent, conditions if self.n_conditions else None
 
     def bins(self, device: torch.device) -> RadialBins:
         """Return the bins of P(k) that the generator is fitted in."""
         return radial_bins(self.n_pixels, to_corner=True).to(device)
 
-    def _correct_pixels(self, mocks: Tensor, *, damping: float) -> None:
-        """Move the point transform against the deviation of the pixels of mocks from the target."""
-        probability = torch.special.ndtr(self.normal.double())
-        missing = self.target_log_quantiles - _log_quantiles(mocks, probability)
-        # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
-        n_pixels = min(int(self.target_pixels), mocks.numel())
-        beyond = torch.minimum(probability, 1 - probability)
-        known = (beyond >= RARE / n_pixels).nonzero().flatten()
-        places = torch.arange(len(missing), device=missing.device).clamp(known[0], known[-1])
-        self.log_field.copy_(_monotone(self.log_field + damping * missing[places].float()))
-        # The mean of the whole box is 1 by definition.
-        self.log_field -= torch.log(mocks.double().mean()).float()
-
-    def _correct_power(self, mocks: Tensor, *, damping: float) -> None:
-        """Move the spectrum of the prior against the deviation of P(k) of mocks from the target."""
-        self._set_prior(self.log_power + damping * self._missing_power(mocks).clamp(-3, 3))
-
-    def _missing_power(self, mocks: Tensor) -> Tensor:
-        """Return ``ln(target / P)`` in the bins of the fit."""
-        return torch.log(self.target_power / _mean_power(mocks, self.bins(mocks.device)))
-
-    def _over_table(self, values: Tensor) -> Tensor:
-        """Interpolate what is given in the bins of the fit to the wave numbers of the tables."""
-        knots = self.bins(values.device).centres.float() / self.n_pixels
-        table = interpolate(self.prior_wavenumber, knots, values.float())
-        # Modes longer than the box: none were seen.
-        table[self.prior_wavenumber < knots[0]] = values[0].float()
-        return table
-
-    def _set_prior(self, log_power: Tensor) -> None:
-        """Take over ``ln P`` of the prior in the bins of the fit."""
+    def set_prior(self, log_power: Tensor) -> None:
+        """Take over ``ln P`` of the prior in `bins`, up to a factor: the field has unit variance."""
         self.log_power.copy_(log_power)
-        self.prior_log_power.copy_(self._over_table(log_power))
+        knots = self.bins(log_power.device).centres.float() / self.n_pixels
+        table = interpolate(self.prior_wavenumber, knots, log_power.float())
+        # Modes longer than the box: none were seen.
+        table[self.prior_wavenumber < knots[0]] = log_power[0].float()
+        self.prior_log_power.copy_(table)
         probe = torch.zeros(1, self.n_pixels, self.n_pixels, device=log_power.device)
         probe[0, 0, 0] = 1.0
-        # Unit variance: the sum of squares of the filter's response to one spike.
+        # The variance is the sum of squares of the filter's response to one spike.
         self.prior_log_power -= torch.log(self.color(probe).square().sum())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         names = ("n_pixels", "width", "training_pixels", "smoothing", "n_conditions", "tails", "mean_count", "limit")
         return {name: getattr(self, name) for name in (*names, "rounding")}
-
-
-def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:
-    """Return the mean P(k) of fields ``(n, side, side)`` in units of the pixel area, shape ``(n_bins,)``."""
-    total = torch.zeros(bins.n_bins, dtype=torch.float64, device=fields.device)
-    for block in fields.split(128):
-        total += power_spectrum(block - 1, bins.n_pixels, bins=bins).sum(0)
-    return total / len(fields)
-
-
-def _monotone(table: Tensor) -> Tensor:
-    """Return an increasing table next to ``(n,)``: the mean of the bounds from either side.
-
-    One bound alone would ratchet the noise of the sparse tail upwards at every iteration of the fit.
-    """
-    from_left = torch.cummax(table, 0).values
-    from_right = torch.cummin(table.flip(0), 0).values.flip(0)
-    return 0.5 * (from_left + from_right)
-
-
-def _log_quantiles(density: Tensor, probability: Tensor) -> Tensor:
-    pixels = density.flatten().sort().values
-    rank = (probability * (len(pixels) - 1)).clamp(0, len(pixels) - 1)
-    below = rank.long().clamp(max=len(pixels) - 2)
-    return torch.log(
-        torch.lerp(pixels[below].double(), pixels[below + 1].double(), rank - below).clamp_min(_LEAST_DENSITY)
-    )

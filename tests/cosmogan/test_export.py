@@ -85,7 +85,7 @@ def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
         # As if training had left pixels and power wrong.
         generator.log_field.mul_(1.1)
-        generator._set_prior(generator.log_power + torch.linspace(0, 0.5, len(generator.log_power)))
+        generator.set_prior(generator.log_power + torch.linspace(0, 0.5, len(generator.log_power)))
     generator.calibrate(seed=1)
     pixels, power = deviations()
     generator.refit(seed=1)
