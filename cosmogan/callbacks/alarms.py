@@ -40,6 +40,10 @@ _TELLS, _MIDDLE = 0.6, 0.5
 # The score of a training that went on well was once 3.0 times its best before; that of one that fell apart 3.2 and, at
 # the next validation, 11 times (100 Mpc, 128 x 128 pixels).
 _APART = 4.0
+# Or the critic, which once ranked fewer than the first share of pairs rightly, ranks all of them, and the score is
+# worse: of a training that fell apart from 0.56 to 1, its score 2.8 times the best (100 Mpc, 64 x 64 pixels). In short
+# ones that went on well the critic got from 0.72 to 1, the score no worse.
+_NEARLY_EVEN, _ALL, _WORSE = 0.75, 0.99, 1.5
 # Validations in a row before an alarm is raised: that scores agree at one happens to any training.
 _PATIENCE = {"undecided": 3}
 # Of the places where the critic looks, the same at every validation.
@@ -140,11 +144,12 @@ def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
 
 
 class Findings(NamedTuple):
-    """What a validation found: variety, gap and separation as measured here, its score and the best one before."""
+    """What a validation found: variety, gap, separation and the lowest since any, its score and the best one before."""
 
     variety: Variety
     gap: float
     separation: float
+    closest: float
     score: float
     best: float
 
@@ -160,10 +165,11 @@ def _sentence(kind: str, streak: int, found: Findings, *, penalised: bool) -> st
             "one of the best; lower model.generator_lr, or choose another transform"
         )
     if kind == "apart":
+        told = f"; the critic ranks {found.separation:.0%} of the pairs rightly, and ranked {found.closest:.0%}"
         return (
             f"the training fell apart{since}: the score is {found.score:.3g} and was {found.best:.3g} before, as "
-            f"best.ckpt has it; start over and lower model.generator_lr, {penalty}, or set limit of the generator "
-            "(SpectralPriorGenerator)"
+            f"best.ckpt has it{told if found.separation > found.closest else ''}; start over and lower "
+            f"model.generator_lr, {penalty}, or set limit of the generator (SpectralPriorGenerator)"
         )
     if kind == "collapse":
         how = (
@@ -216,16 +222,20 @@ class Alarms(L.Callback):
             raise UserError(f"alarms.n_scored: expected at least 2, found {n_scored}")
         self.n_scored = n_scored
         self._has_told = False
+        # Lowest separation since it has.
+        self._closest = 1.0
         # Validations in a row with a reason for an alarm, by kind.
         self._streaks: dict[str, int] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the critic has ever told slices from mocks, and how long there has been reason for alarms."""
-        return {"has_told": self._has_told, "streaks": self._streaks}
+        """Return whether the critic told slices from mocks, how little since, and how long alarms have had a reason."""
+        return {"has_told": self._has_told, "closest": self._closest, "streaks": self._streaks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._has_told, self._streaks = state_dict["has_told"], state_dict["streaks"]
+        # Checkpoints of before 27 November 2026 do not know.
+        self._closest = state_dict.get("closest", 1.0)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Forget alarms beyond the checkpoint that the run goes on from."""
@@ -262,12 +272,15 @@ class Alarms(L.Callback):
         module.log_dict(values, rank_zero_only=True)
 
         self._has_told = self._has_told or separation > _TELLS
+        if self._has_told:
+            self._closest = min(self._closest, separation)
         # Of networks that have just begun, little can be said.
         late = module.n_slices_seen > _MIDDLE * module.max_slices
         score, best = float(trainer.callback_metrics["score"]), _best_score(trainer)
+        lost = separation > _ALL and self._closest < _NEARLY_EVEN and score > _WORSE * best
         reasons = {
             "score": not np.isfinite(score),
-            "apart": np.isfinite(score) and score > _APART * best,
+            "apart": np.isfinite(score) and (score > _APART * best or lost),
             "collapse": (variety.alike or variety.monotonous) and (late or variety.power > _EMPTY),
             "overfitted": gap > _OVERFITTED,
             "undecided": (late or self._has_told) and abs(separation - 0.5) < _UNDECIDED,
@@ -278,7 +291,7 @@ class Alarms(L.Callback):
             # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
                 penalised = module.penalty is not None
-                found = Findings(variety, gap, separation, score, best)
+                found = Findings(variety, gap, separation, self._closest, score, best)
                 self._raise(trainer, module, _sentence(kind, streak, found, penalised=penalised))
 
     def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:

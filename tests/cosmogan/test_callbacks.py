@@ -355,7 +355,7 @@ def test_a_critic_that_cannot_tell_raises_an_alarm_after_three_validations(tmp_p
     train(example, tmp_path, [validation, alarms], prepare=blind)
     (line,) = (tmp_path / "alarms.txt").read_text().splitlines()
     assert line.startswith("72 slices: the critic cannot tell mocks from slices for 3 validations: it ranks 50%")
-    assert alarms.state_dict() == {"has_told": True, "streaks": {"undecided": 4}}
+    assert alarms.state_dict() == {"has_told": True, "closest": 0.5, "streaks": {"undecided": 4}}
 
 
 def test_a_training_that_falls_apart_raises_an_alarm(tmp_path: Path, example: Path):
@@ -373,6 +373,34 @@ def test_a_training_that_falls_apart_raises_an_alarm(tmp_path: Path, example: Pa
     apart = [line for line in lines if "fell apart" in line]
     assert [int(line.split()[0]) for line in apart] == [72, 96]
     assert re.search(r"fell apart for 2 validations: the score is \S+ and was \S+ before, as best.ckpt", apart[1])
+
+
+@pytest.mark.parametrize(("closest", "worse", "expected"), [(0.56, True, [72, 96]), (0.9, True, []), (0.56, False, [])])
+def test_a_critic_that_suddenly_tells_all_mocks_raises_an_alarm(
+    tmp_path: Path, example: Path, closest: float, worse: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    # Scores of mocks that do not fall apart by themselves; the last two validations are three times as bad, or not.
+    monkeypatch.setattr(
+        "cosmogan.callbacks.alarms._best_score", lambda trainer: trainer.callback_metrics["score"] / factor
+    )
+    monkeypatch.setattr("cosmogan.callbacks.alarms.measure_separation", lambda real, mocks: separation)
+    validation, alarms = PhysicsValidation(n_mocks=64, draw=False), Alarms()
+    factor, separation = 1.0, closest
+
+    class Falling(L.Callback):
+        def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            nonlocal factor, separation
+            late = module.n_slices_seen > 48
+            factor, separation = (2.8 if late and worse else 1.0), (1.0 if late else closest)
+
+    density = noise(64, torch.Generator().manual_seed(9))
+    validation.make_mocks = lambda module, data, numbers: density[numbers[0] : numbers[-1] + 1]  # type: ignore[method-assign]
+    alarms.load_state_dict({"has_told": True, "streaks": {}})
+    train(example, tmp_path, [Falling(), validation, alarms])
+    path = tmp_path / "alarms.txt"
+    apart = [line for line in path.read_text().splitlines() if "fell apart" in line] if path.exists() else []
+    assert [int(line.split()[0]) for line in apart] == expected
+    assert all("the critic ranks 100% of the pairs rightly, and ranked 56%" in line for line in apart)
 
 
 # What is validated, and how it looks.
