@@ -91,7 +91,8 @@ class CosmoGAN(L.LightningModule):
     n_microbatches
         Parts in which a batch is computed, to save memory; mocks are then made twice per step.
     max_gradient_norm
-        Longer gradients of a network are shortened to this; never if None.
+        Longer gradients of a network are shortened to this; never if None. How long they were is logged, as
+        ``generator_gradient`` and ``critic_gradient``.
     average_halflife
         Slices seen after which a generator's weights count half in the average that is validated and exported.
     average_rampup
@@ -284,7 +285,7 @@ class CosmoGAN(L.LightningModule):
             add("critic_loss", critic_loss, share)
             add("real_score", real_scores.mean(), share)
             add("fake_score", fake_scores.mean(), share)
-        self._step(critic_optimizer, self.critic)
+        logs |= self._step(critic_optimizer, self.critic)
         self.n_steps += 1
         self.n_slices_seen += batch.total
 
@@ -310,7 +311,7 @@ class CosmoGAN(L.LightningModule):
                     add("feature_matching", matched, share)
                 self.manual_backward(share * loss)
                 add("generator_loss", generator_loss, share)
-            self._step(generator_optimizer, self.generator)
+            logs |= self._step(generator_optimizer, self.generator)
             self.critic.requires_grad_(True)
             halflife = float(self.average_halflife)
             if self.average_rampup is not None:
@@ -361,10 +362,14 @@ class CosmoGAN(L.LightningModule):
             seen = augment(values, seed=derive_seed(seed, 1), turn=self.turn_mocks, **place)[:, :side, :side]
         return Mocks(density, values, seen)
 
-    def _step(self, optimizer: Any, network: nn.Module) -> None:
+    def _step(self, optimizer: Any, network: nn.Module) -> dict[str, Tensor]:
+        """Step; return how long the gradient was before it was shortened, for the logs."""
+        logs = {}
         if self.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
+            logs["critic_gradient" if network is self.critic else "generator_gradient"] = norm
         optimizer.step()
+        return logs
 
     def _scheduled(self, final: float) -> float:
         """Return the share of 1 that is left of a schedule that ends at ``final``."""

@@ -153,9 +153,12 @@ def test_pins_end_at_other_weights(example: Path):
 
 def test_long_gradients_are_shortened(example: Path):
     module = make(max_gradient_norm=1e-3)
-    norms = []
+    norms, logged = [], []
 
     class Look(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            logged.extend(float(trainer.callback_metrics[f"{name}_gradient"]) for name in ("critic", "generator"))
+
         def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
             norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in optimizer.param_groups[0]["params"])))
 
@@ -167,6 +170,9 @@ def test_long_gradients_are_shortened(example: Path):
     assert len(norms) == 16
     assert max(norms) <= 1e-3 * (1 + 1e-5)
     assert max(norms) > 0.99e-3
+    # What is logged is the length before.
+    assert len(logged) == 16
+    assert min(logged) > 1e-2
 
 
 def test_feature_matching_enters_the_generators_loss(example: Path):

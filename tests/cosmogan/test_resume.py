@@ -58,10 +58,11 @@ def kill_at(place: str) -> None:
     if place == "step":
         take_step = CosmoGAN._step
 
-        def half_a_step(self: CosmoGAN, optimizer: object, network: torch.nn.Module) -> None:
-            take_step(self, optimizer, network)
+        def half_a_step(self: CosmoGAN, optimizer: object, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+            logs = take_step(self, optimizer, network)
             if self.n_steps == 14:
                 die()
+            return logs
 
         CosmoGAN._step = half_a_step
     if place == "validation":
@@ -153,10 +154,11 @@ def strike(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, step: int
     """Send a signal to this process between the critic's and the generator's part of a step, counted from 1."""
     take_step = CosmoGAN._step
 
-    def half_a_step(self: CosmoGAN, optimizer: object, network: torch.nn.Module) -> None:
-        take_step(self, optimizer, network)
+    def half_a_step(self: CosmoGAN, optimizer: object, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+        logs = take_step(self, optimizer, network)
         if self.n_steps == step - 1 and network is self.critic:
             os.kill(os.getpid(), number)
+        return logs
 
     monkeypatch.setattr(CosmoGAN, "_step", half_a_step)
 
