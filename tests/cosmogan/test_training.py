@@ -280,6 +280,6 @@ def test_pickles_and_other_checkpoints_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["apart", "collapse", "overfitted", "undecided"])
 def test_alarms_advise_what_the_recipe_has(kind: str):
     variety = Variety(coherence=0.5, error=0.01, scatter=1.0, power=1.0)
-    found = Findings(variety, gap=2.0, separation=0.5, score=9.0, best=1.0)
+    found = Findings(variety, gap=2.0, separation=0.5, closest=0.45, score=9.0, best=1.0)
     assert "the weight of model.penalty" in _sentence(kind, 3, found, penalised=True)
     assert "the weight of model.penalty" not in _sentence(kind, 3, found, penalised=False)
