@@ -169,7 +169,8 @@ def _sentence(kind: str, streak: int, found: Findings, *, penalised: bool) -> st
         return (
             f"the training fell apart{since}: the score is {found.score:.3g} and was {found.best:.3g} before, as "
             f"best.ckpt has it{told if found.separation > found.closest else ''}; start over and lower "
-            f"model.generator_lr, {penalty}, or set limit of the generator (SpectralPriorGenerator)"
+            f"model.generator_lr, {penalty}, or set model.max_gradient_norm or limit of the generator "
+            "(SpectralPriorGenerator)"
         )
     if kind == "collapse":
         how = (
