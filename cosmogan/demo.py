@@ -36,7 +36,7 @@ def demo(
 
     Two sets of small N-body simulations are run with COLA, cut into slices, a GAN is trained on the slices of one part
     of the realisations, and its mocks are compared with the realisations that it never saw; beside them stand those of
-    the emulator that ships for such slices. Everything else is made from nothing; a good quarter of an hour on two CPU
+    the emulator that ships for such slices. Everything else is made from nothing; 10 to 15 minutes on two CPU
     cores.
 
     Parameters
