@@ -184,6 +184,8 @@ class CosmoGAN(L.LightningModule):
                 raise UserError(f"model.{name}: expected a share of at least 0, found {share}")
         if average_rampup is not None and not average_rampup > 0:
             raise UserError(f"model.average_rampup: expected a share above 0 or null, found {average_rampup}")
+        if max_gradient_norm is not None and not max_gradient_norm > 0:
+            raise UserError(f"model.max_gradient_norm: expected a length above 0 or null, found {max_gradient_norm}")
         if not 0 < schedule_end <= 1:
             raise UserError(f"model.schedule_end: expected a share between 0 and 1, found {schedule_end}")
         self.automatic_optimization = False

@@ -278,6 +278,7 @@ def test_energies_are_asked_for_where_scores_are_not():
         ({"final_pins": -1.0}, "final_pins: expected a share"),
         ({"final_pins": math.nan}, "final_pins: expected a share"),
         ({"average_rampup": 0.0}, "average_rampup: expected a share above 0"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm: expected a length above 0 or null, found -1.0"),
         ({"schedule_end": 1.5}, "schedule_end: expected a share between 0 and 1, found 1.5"),
     ],
 )
