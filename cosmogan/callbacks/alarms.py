@@ -222,21 +222,20 @@ class Alarms(L.Callback):
         if n_scored < 2:
             raise UserError(f"alarms.n_scored: expected at least 2, found {n_scored}")
         self.n_scored = n_scored
-        self._has_told = False
-        # Lowest separation since it has.
-        self._closest = 1.0
+        # Lowest separation since the critic first told mocks from slices; None before.
+        self._closest: float | None = None
         # Validations in a row with a reason for an alarm, by kind.
         self._streaks: dict[str, int] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the critic told slices from mocks, how little since, and how long alarms have had a reason."""
-        return {"has_told": self._has_told, "closest": self._closest, "streaks": self._streaks}
+        """Return how little the critic told slices from mocks since it first did, and for how long alarms had reason."""
+        return {"closest": self._closest, "streaks": self._streaks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self._has_told, self._streaks = state_dict["has_told"], state_dict["streaks"]
-        # Checkpoints of before 27 November 2026 do not know.
-        self._closest = state_dict.get("closest", 1.0)
+        self._streaks = state_dict["streaks"]
+        # Checkpoints of before 27 November 2026 know only whether it has.
+        self._closest = state_dict.get("closest", 1.0 if state_dict.get("has_told") else None)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Forget alarms beyond the checkpoint that the run goes on from."""
@@ -272,19 +271,19 @@ class Alarms(L.Callback):
         values |= {"critic_gap": gap, "critic_separation": separation}
         module.log_dict(values, rank_zero_only=True)
 
-        self._has_told = self._has_told or separation > _TELLS
-        if self._has_told:
-            self._closest = min(self._closest, separation)
+        if self._closest is not None or separation > _TELLS:
+            self._closest = min(separation, 1.0 if self._closest is None else self._closest)
+        has_told, closest = self._closest is not None, 1.0 if self._closest is None else self._closest
         # Of networks that have just begun, little can be said.
         late = module.n_slices_seen > _MIDDLE * module.max_slices
         score, best = float(trainer.callback_metrics["score"]), _best_score(trainer)
-        lost = separation > _ALL and self._closest < _NEARLY_EVEN and score > _WORSE * best
+        lost = separation > _ALL and closest < _NEARLY_EVEN and score > _WORSE * best
         reasons = {
             "score": not np.isfinite(score),
             "apart": np.isfinite(score) and (score > _APART * best or lost),
             "collapse": (variety.alike or variety.monotonous) and (late or variety.power > _EMPTY),
             "overfitted": gap > _OVERFITTED,
-            "undecided": (late or self._has_told) and abs(separation - 0.5) < _UNDECIDED,
+            "undecided": (late or has_told) and abs(separation - 0.5) < _UNDECIDED,
         }
         self._streaks = {kind: self._streaks.get(kind, 0) + 1 for kind, found in reasons.items() if found}
         for kind, streak in self._streaks.items():
@@ -292,7 +291,7 @@ class Alarms(L.Callback):
             # For the first, second, fourth, eighth ... time, lest a long run says the same a hundred times.
             if trainer.is_global_zero and turn and not between and turn & (turn - 1) == 0:
                 penalised = module.penalty is not None
-                found = Findings(variety, gap, separation, self._closest, score, best)
+                found = Findings(variety, gap, separation, closest, score, best)
                 self._raise(trainer, module, _sentence(kind, streak, found, penalised=penalised))
 
     def _raise(self, trainer: L.Trainer, module: CosmoGAN, sentence: str) -> None:

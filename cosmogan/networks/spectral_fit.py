@@ -52,10 +52,10 @@ def fit_prior(
     generator.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(generator.normal.double())))
     generator.target_pixels.fill_(thinned.numel())
     # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
-    counted = generator.mean_count is not None and generator.rounding < 1
-    if generator.mean_count is not None and counted:
-        counts = whole_counts(thinned, generator.kernel, mean_count=generator.mean_count)
-        table = log_density_table(counts, generator.normal.double(), mean_count=generator.mean_count)
+    counted = generator.mean_count if generator.rounding < 1 else None
+    if counted is not None:
+        counts = whole_counts(thinned, generator.kernel, mean_count=counted)
+        table = log_density_table(counts, generator.normal.double(), mean_count=counted)
         generator.log_field.copy_(table)
     else:
         generator.log_field.copy_(generator.target_log_quantiles)
@@ -65,7 +65,7 @@ def fit_prior(
         noise = torch.randn(n_maps, *generator.latent_shape, generator=random, device=density.device)
         damping = 0.5 if iteration < _ITERATIONS // 2 else 0.2
         mocks = generator.to_density(generator.color(noise[:, 0]), noise[:, 2:])
-        if not counted:
+        if counted is None:
             _correct_pixels(generator, mocks, damping=damping)
         missing = torch.log(generator.target_power / _mean_power(mocks, bins))
         generator.set_prior(generator.log_power + damping * missing.clamp(-3, 3))
