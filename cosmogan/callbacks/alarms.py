@@ -228,7 +228,7 @@ class Alarms(L.Callback):
         self._streaks: dict[str, int] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how little the critic told slices from mocks since it first did, and for how long alarms had reason."""
+        """Return how little the critic told slices from mocks since it first did, and how long alarms had reason."""
         return {"closest": self._closest, "streaks": self._streaks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
