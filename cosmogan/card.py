@@ -56,7 +56,23 @@ def model_card(emulator: Emulator) -> str:
     else:
         parts = [f"# {shipped['title']}", facts, *_judged(shipped)]
     parts += [f"## Recipe of its training\n\n```yaml\n{recipe}\n```"] if recipe else []
+    stages = emulator.training.get("stages", [])
+    parts += (
+        ["It had other settings before:\n\n" + "\n".join(f"- {stage_text(one)}" for one in stages)] if stages else []
+    )
     return "\n\n".join(parts) + "\n"
+
+
+def stage_text(stage: dict[str, Any]) -> str:
+    """Return in words what a training had for settings, where it went on under others.
+
+    Examples
+    --------
+    >>> stage_text({"until": 8192, "settings": {"model.critic_lr": 0.0002, "model.max_slices": 65536}})
+    'until 8,192 slices model.critic_lr: 0.0002, model.max_slices: 65536'
+    """
+    settings = ", ".join(f"{name}: {'null' if was is None else was}" for name, was in stage["settings"].items())
+    return f"until {stage['until']:,} slices {settings}"
 
 
 def headline(emulator: Emulator) -> str:

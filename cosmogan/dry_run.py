@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cosmogan.callbacks.alarms import Alarms
 from cosmogan.callbacks.progress import SliceProgress
+from cosmogan.card import stage_text
 from cosmogan.checkpoint_file import CheckpointFile
 from cosmogan.data import SliceDataModule
 from cosmogan.gan import CosmoGAN
@@ -174,7 +175,8 @@ class Announcement(L.Callback):
             "devices": [f"{trainer.world_size} x {module.device.type}"],
         }
         if module.n_slices_seen:
-            sections["going on"] = [f"after {module.n_slices_seen:,} slices"]
+            changed = [stage_text(one) for one in module.stages if one["until"] == module.n_slices_seen]
+            sections["going on"] = [f"after {module.n_slices_seen:,} slices", *changed]
         print(columns(sections), file=sys.stderr, flush=True)
 
 

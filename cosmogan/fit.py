@@ -48,7 +48,7 @@ from cosmogan.ranks import find_rank
 from cosmogan.recipe_errors import SEE, explain, nameable
 from cosmogan.run_folder import Resumption, find_resumption, prepare_folder, remove_checkpoints
 
-_FLAGS = ("--overwrite", "--resume", "--dry-run")
+_FLAGS = ("--overwrite", "--resume", "--allow-changes", "--dry-run")
 # Of GANs with penalties: float16 overflows, and whole networks in bfloat16 lose the densest pixels.
 _PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16", None)
 
@@ -60,7 +60,7 @@ def fit(words: list[str]) -> Path | None:
     ----------
     words
         ``--config NAME_OR_PATH --data.path slices.h5 [--out DIR] [--resume | --ckpt_path FILE | --overwrite]
-        [--dry-run]`` and any value of the recipe by its dotted name.
+        [--allow-changes] [--dry-run]`` and any value of the recipe by its dotted name.
 
     Returns
     -------
@@ -183,6 +183,9 @@ class _FitCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="go on from this checkpoint; 'last' is that of --out"
         )
+        parser.add_argument(
+            "--allow_changes", type=bool, default=False, help="go on under other settings than the checkpoint's"
+        )
         parser.add_argument("--overwrite", type=bool, default=False, help="start over in a run folder that is in use")
         parser.add_argument(
             "--dry_run", type=bool, default=False, help="print cost, memory, data split and steps; try one step of each"
@@ -204,11 +207,14 @@ class _FitCLI(LightningCLI):
             self.resumption = find_resumption(
                 out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite
             )
+        may_change = bool(config.allow_changes)
         # Where a run started is no part of its recipe.
         config.ckpt_path, config.resume, config.overwrite, config.dry_run = None, False, False, False
+        config.allow_changes = False
         self.recipe = self.parser.dump(config)
         if self.resumption is not None:
-            self.resumption.require_recipe(self.recipe)
+            if not may_change:
+                self.resumption.require_recipe(self.recipe)
             if self.resumption.n_slices_seen >= config.model.max_slices and not self.resumes:
                 raise UserError(
                     f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
@@ -233,6 +239,7 @@ class _FitCLI(LightningCLI):
         data: SliceDataModule = self.datamodule
         if self.resumption is not None:
             self.resumption.require_data(data.metadata, data.path)
+            self.model.stages = self.resumption.stages(self.recipe)
         n_slices = data.n_training
         # The data module would say so too, but in each process.
         if data.batch_size * self.n_processes > n_slices:

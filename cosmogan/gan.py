@@ -208,6 +208,8 @@ class CosmoGAN(L.LightningModule):
         self.conditions: list[dict[str, float | str]] = []
         # The resolved configuration as YAML, where there is one; goes into checkpoint and emulator.
         self.recipe = ""
+        # What its settings were before, where a run went on under others (`Resumption.stages`).
+        self.stages: list[dict[str, Any]] = []
         self._latest: dict[str, Any] = {}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -445,6 +447,7 @@ class CosmoGAN(L.LightningModule):
                     "objective": type(self.objective).__name__,
                     "n_parameters": count_parameters(self.generator),
                     "recipe": self.recipe,
+                    "stages": self.stages,
                 },
             }
         )

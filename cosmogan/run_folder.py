@@ -18,7 +18,7 @@ from cosmogan.slices import SliceMetadata
 
 LAST = "last.ckpt"
 # What may be another when a run goes on: its length, and how rather than what is computed.
-_FREE = {"model.max_slices", "model.compile", "model.n_microbatches"}
+_LENGTH, _HOW = "model.max_slices", {"model.compile", "model.n_microbatches"}
 # The order of the slices and which of them train, other keys of data say where and how the slices are held; digits of
 # the networks; what scores are compared by.
 _BINDING = {f"data.{key}" for key in ("seed", "augment", "n_validation", "n_test", "slices_per_epoch", "batch_size")}
@@ -47,6 +47,28 @@ class Resumption:
         """Slices seen when it was written."""
         return int(self.record["training"]["n_slices_seen"])
 
+    def changes(self, recipe: str) -> dict[str, tuple[Any, Any]]:
+        """Return the settings that decide how weights are trained and are others than in the checkpoint.
+
+        Parameters
+        ----------
+        recipe
+            The resolved configuration as YAML.
+
+        Returns
+        -------
+            By dotted name: what was, and what is asked for. Of the model, the order of the slices, the precision and
+            the number of mocks that the score is made of.
+        """
+        # A null is left out of a recipe that was written.
+        default = {"trainer.precision": "32-true"}
+        former = default | dict(_leaves(yaml.safe_load(self.record["training"]["recipe"]) or {}))
+        now = default | dict(_leaves(yaml.safe_load(recipe)))
+        changed = (name for name in {**former, **now} if former.get(name) != now.get(name) and name not in _HOW)
+        return {
+            name: (former.get(name), now.get(name)) for name in changed if name in _BINDING or name.startswith("model.")
+        }
+
     def require_recipe(self, recipe: str) -> None:
         """Refuse a recipe under which the weights of the checkpoint would be trained differently.
 
@@ -58,20 +80,32 @@ class Resumption:
         Raises
         ------
         UserError
-            If a setting of the model, of the order of the slices, of the precision or of the number of mocks that
-            the score is made of is another one.
+            If one of the `changes` is more than a longer training.
         """
-        # A null is left out of a recipe that was written.
-        default = {"trainer.precision": "32-true"}
-        former = default | dict(_leaves(yaml.safe_load(self.record["training"]["recipe"]) or {}))
-        for key, value in (default | dict(_leaves(yaml.safe_load(recipe)))).items():
-            if key not in former or not (key in _BINDING or (key.startswith("model.") and key not in _FREE)):
-                continue
-            if former[key] != value:
+        for name, values in self.changes(recipe).items():
+            if name != _LENGTH:
+                former, now = ("null" if value is None else value for value in values)
                 raise UserError(
-                    f"{key}: is {value} here and was {former[key]} in {self.path}; go on with the settings that it "
-                    "was made with, or start anew in another --out"
+                    f"{name}: is {now} here and was {former} in {self.path}; go on with the settings that it was made "
+                    "with, start anew in another --out, or add --allow-changes"
                 )
+
+    def stages(self, recipe: str) -> list[dict[str, Any]]:
+        """Return what the settings were until which number of slices, where they were others than in a recipe.
+
+        Parameters
+        ----------
+        recipe
+            The resolved configuration as YAML.
+
+        Returns
+        -------
+            ``{"until": slices seen, "settings": {dotted name: value}}`` per stage, the first one first; settings are
+            those that the next stage has changed.
+        """
+        earlier = list(self.record["training"].get("stages", []))
+        former = {name: was for name, (was, _) in self.changes(recipe).items()}
+        return [*earlier, {"until": self.n_slices_seen, "settings": former}] if former else earlier
 
     def require_data(self, metadata: SliceMetadata, path: Path) -> None:
         """Refuse slices whose pixels mean something else than those that the checkpoint was trained on.

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from cosmogan import checkpoint_file
+from cosmogan.card import model_card
 from cosmogan.cli import main
+from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.export import export_checkpoint, load_checkpoint
 from cosmogan.fit import fit
@@ -231,6 +233,38 @@ def test_what_cannot_go_on_is_refused(folder: Path, tmp_path: Path):
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(UserError, match=r"odd[.]ckpt: holds other networks than the recipe"):
         fit(words(folder, "odd", "--ckpt_path", str(tmp_path / "odd.ckpt"), *more))
+
+
+def test_a_run_goes_on_under_other_settings_and_says_so(folder: Path, tmp_path: Path, capsys):
+    # A first stage ends where it is told to.
+    fit(words(folder, "first", "--trainer.max_epochs", "2"))
+    first = folder / "first" / "last.ckpt"
+    assert record(first)["n_slices_seen"] == 48
+    start, others = ("--ckpt_path", str(first)), ("--model.max_gradient_norm", "0.5", "--model.penalty", "null")
+    go_on = (*start, *others, "--model.max_slices", "72")
+    with pytest.raises(UserError, match=r"model[.]critic_lr: is 0[.]001 here and was 0[.]0002 .*--allow-changes"):
+        fit(words(folder, "second", *start, "--model.critic_lr", "1e-3"))
+    # One that was not set before is another one too, and so is one that is no longer there.
+    with pytest.raises(UserError, match=r"model[.]max_gradient_norm: is 0[.]5 here and was null"):
+        fit(words(folder, "second", *start, "--model.max_gradient_norm", "0.5"))
+    with pytest.raises(UserError, match=r"model[.]penalty[.]class_path: is null here and was ZeroCentred"):
+        fit(words(folder, "second", *start, "--model.penalty", "null"))
+    fit(words(folder, "second", *go_on, "--allow-changes"))
+    second = folder / "second" / "last.ckpt"
+    (stage,) = record(second)["stages"]
+    assert stage["until"] == 48
+    others_before = {name: was for name, was in stage["settings"].items() if ".penalty." not in name}
+    assert others_before == {"model.max_gradient_norm": None, "model.max_slices": 96}
+    assert stage["settings"]["model.penalty.class_path"] == "ZeroCentred"
+    told = "until 48 slices model.penalty.class_path: ZeroCentred, "
+    assert told in capsys.readouterr().err
+    # Whoever goes on from there needs no leave and what was before stays on record; a longer run is a stage as well.
+    fit(words(folder, "second", "--resume", *others, "--model.max_slices", "96"))
+    assert record(second)["stages"] == [stage, {"until": 72, "settings": {"model.max_slices": 72}}]
+    export_checkpoint(str(second), out=str(tmp_path / "emulator.safetensors"))
+    card = model_card(Emulator.load(tmp_path / "emulator.safetensors"))
+    assert f"- {told}" in card
+    assert "- until 72 slices model.max_slices: 72" in card
 
 
 def test_overwriting_leaves_no_checkpoint_to_go_on_from(folder: Path, monkeypatch: pytest.MonkeyPatch):
