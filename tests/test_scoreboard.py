@@ -249,7 +249,7 @@ def test_from_slices_to_a_shipped_emulator(
     assert "was trained on realisations [102]" in refused.stderr
 
     monkeypatch.setattr(ship, "LEAST_MOCKS", 60)
-    where = {"judged": path, "run": None, "folder": tmp_path / "out", "notes": ["Trained in two parts."]}
+    where = {"judged": path, "runs": [], "folder": tmp_path / "out", "notes": ["Trained in two parts."]}
     out, card = ship.ship("box100-16", tmp_path / "ours.safetensors", **where)
     assert "- Trained in two parts.\n" in card.read_text(encoding="utf-8")
     emulator = Emulator.load(out)
@@ -265,7 +265,7 @@ def test_only_what_was_judged_ships(
 ) -> None:
     dcgan.save(tmp_path / "ours.safetensors")
     judged = tmp_path / "box500-64.json"
-    where = {"judged": judged, "run": None, "folder": tmp_path / "out"}
+    where = {"judged": judged, "runs": [], "folder": tmp_path / "out"}
     with pytest.raises(ship.UserError, match=r"run scoreboard\.py box500-64 first"):
         ship.ship("box500-64", tmp_path / "ours.safetensors", **where)
     held = record(power=0.01)

@@ -67,7 +67,11 @@ def main() -> None:
     parser.add_argument("name", help="of the emulator, such as box500-64")
     parser.add_argument("emulator", type=Path, help="file of `cosmogan export` that the scoreboard judged")
     parser.add_argument(
-        "--run", type=Path, help="folder of `cosmogan fit`, or results.json of benchmarks/reference, for the wall time"
+        "--run",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folder of `cosmogan fit` (one per stage), or results.json of benchmarks/reference, for the wall time",
     )
     parser.add_argument("--scores", type=Path, default=FOLDER, help="folder of scoreboard/")
     parser.add_argument(
@@ -77,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         judged = board(arguments.scores, arguments.name)
-        told = {"run": arguments.run, "notes": arguments.notes}
+        told = {"runs": arguments.run, "notes": arguments.notes}
         for path in ship(arguments.name, arguments.emulator, judged=judged, folder=arguments.out, **told):
             print(path)
     except UserError as error:
@@ -85,7 +89,7 @@ def main() -> None:
 
 
 def ship(
-    name: str, path: Path, *, judged: Path, run: Path | None, folder: Path, notes: Sequence[str] = ()
+    name: str, path: Path, *, judged: Path, runs: Sequence[Path], folder: Path, notes: Sequence[str] = ()
 ) -> tuple[Path, Path]:
     if not judged.exists():
         raise UserError(f"{judged}: no such file; run scoreboard.py {name} first")
@@ -103,7 +107,7 @@ def ship(
     if "recipe" in emulator.training:
         recipe = without_places(yaml.safe_load(emulator.training["recipe"]))
         emulator.training["recipe"] = yaml.safe_dump(recipe, sort_keys=False)
-    emulator.training["shipped"] = shipped(name, same[0], record, emulator, run)
+    emulator.training["shipped"] = shipped(name, same[0], record, emulator, runs)
     emulator.training["shipped"]["limits"] += notes
     out = folder / f"{name}{SUFFIX}"
     emulator.save(out, overwrite=True)
@@ -121,7 +125,9 @@ def without_places(recipe: Any) -> Any:
     return Path(recipe).name if isinstance(recipe, str) and Path(recipe).is_absolute() else recipe
 
 
-def shipped(name: str, candidate: str, record: dict[str, Any], emulator: Emulator, run: Path | None) -> dict[str, Any]:
+def shipped(
+    name: str, candidate: str, record: dict[str, Any], emulator: Emulator, runs: Sequence[Path]
+) -> dict[str, Any]:
     """Return what the card tells beyond the record of the training."""
     held, box = record["candidates"][candidate], record["box"]
     missed, worse = misses(record, candidate), beaten_by_baselines(record, candidate)
@@ -133,7 +139,7 @@ def shipped(name: str, candidate: str, record: dict[str, Any], emulator: Emulato
         "name": name,
         "title": f"{name}: slices of the cosmic web, {record['box']['length']}",
         "data": {key: data(record[key], emulator) for key in ("training", "test")},
-        "cost": cost(name, record, held, emulator, run),
+        "cost": cost(name, record, held, emulator, runs),
         "judged": f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
         "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/accuracy/scoreboard.py",
         "scores": [score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
@@ -155,15 +161,17 @@ def data(held: dict[str, Any], emulator: Emulator) -> dict[str, Any]:
     } | {key: held[key] for key in ("learnt",) if key in held}
 
 
-def cost(name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emulator, run: Path | None) -> list[str]:
+def cost(
+    name: str, record: dict[str, Any], held: dict[str, Any], emulator: Emulator, runs: Sequence[Path]
+) -> list[str]:
     """Return sentences on what it takes."""
     simulation, sampling = record["simulation"], held["sampling_seconds"]
     found = []
     seen = emulator.training.get("n_slices_seen")
-    if run is not None and run.is_file():
-        found += reference_cost(run, seen)
-    elif run is not None:
-        best, whole = (_duration(training_seconds(run, n_slices)) for n_slices in (seen, math.inf))
+    if len(runs) == 1 and runs[0].is_file():
+        found += reference_cost(runs[0], seen)
+    elif runs:
+        best, whole = (_duration(sum(training_seconds(run, most) for run in runs)) for most in (seen, math.inf))
         found.append(f"Training: {best} of wall time for {seen:,} slices seen, {whole} for the whole run.")
     elif (before := training_before(name, emulator)) is not None:
         found.append(before)

@@ -187,14 +187,11 @@ def _sentence(kind: str, streak: int, found: Findings, *, penalised: bool) -> st
             f"the critic is overfitted{since}: it scores training slices above held-out ones by {found.gap:.1f} times "
             f"their scatter; train on more realisations, keep data.augment on, {penalty}, or narrow the critic"
         )
+    weaker = ", or lower the weight of model.penalty" if penalised else ""
     return (
         f"the critic cannot tell mocks from slices{since}: it ranks {found.separation:.0%} of the pairs rightly, and "
-        "chance would 50%; training is done if the scores in metrics.csv are good enough; if not, "
-        + (
-            "widen the critic, raise model.critic_lr, or lower the weight of model.penalty"
-            if penalised
-            else "widen the critic or raise model.critic_lr"
-        )
+        "chance would 50%; training is done if the scores in metrics.csv are good enough; if not, raise "
+        f"model.critic_lr or lower model.generator_lr, widen the critic{weaker}"
     )
 
 
