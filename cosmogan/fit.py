@@ -208,6 +208,8 @@ class _FitCLI(LightningCLI):
                 out, checkpoint=config.ckpt_path, resume=config.resume, overwrite=self.overwrite
             )
         may_change = bool(config.allow_changes)
+        if may_change and config.ckpt_path is None and not config.resume:
+            raise UserError("--allow-changes: there is nothing to go on from; add --ckpt_path FILE, or --resume")
         # Where a run started is no part of its recipe.
         config.ckpt_path, config.resume, config.overwrite, config.dry_run = None, False, False, False
         config.allow_changes = False

@@ -249,6 +249,11 @@ def test_a_run_goes_on_under_other_settings_and_says_so(folder: Path, tmp_path: 
         fit(words(folder, "second", *start, "--model.max_gradient_norm", "0.5"))
     with pytest.raises(UserError, match=r"model[.]penalty[.]class_path: is null here and was ZeroCentred"):
         fit(words(folder, "second", *start, "--model.penalty", "null"))
+    with pytest.raises(UserError, match="--allow-changes: there is nothing to go on from; add --ckpt_path FILE"):
+        fit(words(folder, "second", *others, "--allow-changes"))
+    with pytest.raises(UserError, match=r"last[.]ckpt: holds other networks than the recipe"):
+        width = "--model.generator.init_args.width"
+        fit(words(folder, "third", *start, "--allow-changes", "--model.max_slices", "72", width, "8"))
     fit(words(folder, "second", *go_on, "--allow-changes"))
     second = folder / "second" / "last.ckpt"
     (stage,) = record(second)["stages"]
