@@ -361,8 +361,11 @@ def _with_values(words: list[str]) -> list[str]:
     """Return the words with flags as the parser knows them: ``--dry-run`` is ``--dry_run=true``."""
     plain = []
     for word, behind in zip(words, [*words[1:], ""], strict=True):
-        flag = word in _FLAGS and behind not in ("true", "false")
-        plain.append(word.replace("-", "_").replace("__", "--", 1) + "=true" * flag if word in _FLAGS else word)
+        name, equals, value = word.partition("=")
+        if name in _FLAGS:
+            alone = not equals and behind not in ("true", "false")
+            word = name.replace("-", "_").replace("__", "--", 1) + ("=true" if alone else equals + value)
+        plain.append(word)
     return plain
 
 
