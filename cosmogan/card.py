@@ -56,10 +56,8 @@ def model_card(emulator: Emulator) -> str:
     else:
         parts = [f"# {shipped['title']}", facts, *_judged(shipped)]
     parts += [f"## Recipe of its training\n\n```yaml\n{recipe}\n```"] if recipe else []
-    stages = emulator.training.get("stages", [])
-    parts += (
-        ["It had other settings before:\n\n" + "\n".join(f"- {stage_text(one)}" for one in stages)] if stages else []
-    )
+    stages = "\n".join(f"- {stage_text(one)}" for one in emulator.training.get("stages", []))
+    parts += [f"It had other settings before:\n\n{stages}"] if stages else []
     return "\n\n".join(parts) + "\n"
 
 

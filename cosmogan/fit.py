@@ -363,9 +363,9 @@ def _with_values(words: list[str]) -> list[str]:
     for word, behind in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in _FLAGS:
-            alone = not equals and behind not in ("true", "false")
-            word = name.replace("-", "_").replace("__", "--", 1) + ("=true" if alone else equals + value)
-        plain.append(word)
+            name = name.replace("-", "_").replace("__", "--", 1)
+            equals, value = ("=", "true") if not equals and behind not in ("true", "false") else (equals, value)
+        plain.append(name + equals + value)
     return plain
 
 

@@ -72,10 +72,7 @@ class Resumption:
     def require_recipe(self, recipe: str) -> None:
         """Refuse a recipe under which the weights of the checkpoint would be trained differently.
 
-        Parameters
-        ----------
-        recipe
-            The resolved configuration as YAML.
+        Takes a recipe as `changes` does.
 
         Raises
         ------
@@ -93,10 +90,7 @@ class Resumption:
     def stages(self, recipe: str) -> list[dict[str, Any]]:
         """Return what the settings were until which number of slices, where they were others than in a recipe.
 
-        Parameters
-        ----------
-        recipe
-            The resolved configuration as YAML.
+        Takes a recipe as `changes` does.
 
         Returns
         -------
