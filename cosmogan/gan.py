@@ -27,7 +27,7 @@ _CHECKED_EVERY = 50
 
 
 class Mocks(NamedTuple):
-    """Mocks of a step: 1 + delta, network values, and what the critic sees of these, each ``(n, side, side)``."""
+    """Mocks of a step: 1 + delta, network values ``(n, side, side)``, and what the critic sees of these."""
 
     density: Tensor
     values: Tensor
@@ -236,9 +236,10 @@ class CosmoGAN(L.LightningModule):
         device = root if root.type == "cuda" else torch.device("cpu")
         training = data.training.to(device)
         with torch.no_grad():
-            for part in (self.transform, self.generator):
+            for part in (self.transform, self.generator, self.critic):
                 part.to(device)
             self.transform.fit(training)
+            self.critic.prepare(training, metadata=data.metadata)
             self.generator.prepare(training, transform=self.transform, metadata=data.metadata, seed=self.seed)
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
             if self.pins is not None:
@@ -259,7 +260,7 @@ class CosmoGAN(L.LightningModule):
         self._set_rates(generator_optimizer, critic_optimizer)
         generator_turn = (step + 1) % self.n_critic_steps == 0
         side = self.critic.patch_pixels
-        real = self.transform(batch.density)[:, :side, :side]
+        real = self.critic.shown(batch.density, self.transform(batch.density))[..., :side, :side]
         latents = self._latents(batch, seed)
         parts = [slice(int(p[0]), int(p[-1]) + 1) for p in torch.arange(len(real)).chunk(self.n_microbatches)]
         shares = [(part.stop - part.start) / len(real) for part in parts]
@@ -358,12 +359,14 @@ class CosmoGAN(L.LightningModule):
             if self.generator.emits_density:
                 density, values = made, self.transform(made)
             else:
-                # Only the pins look at the density of a generator that makes network values.
-                density, values = (made if self.pins is None else self.transform.inverse(made)), made
+                # Only pins and critics of several planes look at the density of a generator of network values.
+                needed = self.pins is not None or self.critic.n_planes > 1
+                density, values = (self.transform.inverse(made) if needed else made), made
             # A periodic field has no preferred origin: roll it before the critic's patch is cut.
             side = self.critic.patch_pixels
             place = {"first": batch.first + part.start, "total": batch.total}
-            seen = augment(values, seed=derive_seed(seed, 1), turn=self.turn_mocks, **place)[:, :side, :side]
+            shown = self.critic.shown(density, values)
+            seen = augment(shown, seed=derive_seed(seed, 1), turn=self.turn_mocks, **place)[..., :side, :side]
         return Mocks(density, values, seen)
 
     def _step(self, optimizer: Any, network: nn.Module) -> dict[str, Tensor]:

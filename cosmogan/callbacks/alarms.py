@@ -307,7 +307,10 @@ class Alarms(L.Callback):
             told = None if conditions is None or not module.critic.n_conditions else conditions.to(module.device)
             with full_precision(module.device.type):
                 # Not compiled again for another mode.
-                return module.critic.forward(values[:, :side, :side], told)[:, None]
+                return module.critic.forward(values[..., :side, :side], told)[:, None]
+
+        def shown(density: Tensor) -> Tensor:
+            return module.critic.shown(density, module.transform(density))
 
         def turned(values: Tensor, numbers: Sequence[int], turn: bool) -> Tensor:
             return augment(values, seed=_SEED, first=numbers[0], total=self.n_scored, turn=turn)
@@ -318,7 +321,7 @@ class Alarms(L.Callback):
 
             def measure(numbers: Sequence[int]) -> Tensor:
                 some = order[numbers[0] : numbers[-1] + 1]
-                values = module.transform(density[some].to(module.device))
+                values = shown(density[some].to(module.device))
                 seen = turned(values, numbers, True) if data.augment else values
                 return score(seen, None if conditions is None else conditions[some])
 
@@ -328,7 +331,7 @@ class Alarms(L.Callback):
             density = validation.make_mocks(module, data, numbers)
             conditions = data.validation_conditions
             told = None if conditions is None else conditions[torch.tensor(numbers) % len(conditions)]
-            return score(turned(module.transform(density), numbers, module.turn_mocks), told)
+            return score(turned(shown(density), numbers, module.turn_mocks), told)
 
         def measure_scores(n_slices: int, measure: Any) -> np.ndarray:
             return measure_shared(trainer, n_slices, 1, measure, block=data.batch_size, device=module.device)[:, 0]

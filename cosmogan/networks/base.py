@@ -176,10 +176,40 @@ class AbstractCritic(nn.Module, ABC):
     # Whether scores are minus an energy, never positive.
     scores_energies = False
 
+    # What the critic sees of each slice: planes of pixels. One stands for the network values alone, without an axis.
+    n_planes = 1
+
     @property
     def patch_pixels(self) -> int:
         """Side of the patches that the critic sees; the whole slice by default."""
         return self.n_pixels
+
+    def prepare(self, density: Tensor, *, metadata: SliceMetadata) -> None:
+        """Take from the training slices what the critic needs to know of them; by default nothing.
+
+        Parameters
+        ----------
+        density
+            1 + delta of the training slices, shape ``(n, n_pixels, n_pixels)``.
+        metadata
+            What the pixels are.
+        """
+
+    def shown(self, density: Tensor, values: Tensor) -> Tensor:
+        """Return what the critic sees of whole slices, before patches are cut; by default the network values.
+
+        Parameters
+        ----------
+        density
+            1 + delta, shape ``(n, side, side)``.
+        values
+            The same as network values.
+
+        Returns
+        -------
+            Shape ``(n, side, side)``, or ``(n, n_planes, side, side)`` if there are several planes.
+        """
+        return values
 
     def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the activations that feature matching compares, shape ``(n, n_features)``.
@@ -198,7 +228,7 @@ class AbstractCritic(nn.Module, ABC):
         Parameters
         ----------
         values
-            Of slices, or of patches of them.
+            Of slices, or of patches of them; what `shown` returns, ``(n, n_planes, ...)`` if there are several planes.
         conditions
             Shape ``(n, n_conditions)``; None exactly if there are none.
 

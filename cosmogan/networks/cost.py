@@ -85,10 +85,12 @@ def count_cost(generator: AbstractGenerator, critic: AbstractCritic) -> Cost:
         return made_by.forward(torch.empty(1, *shape, device="meta"), told(generator))
 
     side = critic.patch_pixels
-    real = torch.empty(1, side, side, device="meta")
+    planes = () if critic.n_planes == 1 else (critic.n_planes,)
+    real = torch.empty(1, *planes, side, side, device="meta")
     with FlopCounterMode(display=False) as counter:
         # As `CosmoGAN.training_step` does it.
-        seen = mock(generator.training_latent_shape)[:, :side, :side]
+        made = mock(generator.training_latent_shape)[:, :side, :side]
+        seen = torch.stack([made] * critic.n_planes, 1) if planes else made
         (score(real) + score(seen.detach())).sum().backward()
         critic_step = counter.get_total_flops()
         judged_by.requires_grad_(False)

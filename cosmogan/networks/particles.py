@@ -36,7 +36,7 @@ def mean_rounded(counts: Tensor, chance: float) -> Tensor:
     return whole + ((above / chance + 0.5).clamp(0, 1) if chance else (above >= 0).to(counts))
 
 
-def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float) -> Tensor:
+def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float, way_out: str) -> Tensor:
     """Return the particles per pixel that slices were smoothed from.
 
     Parameters
@@ -47,6 +47,8 @@ def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float) -> Tenso
         Of the smoothing.
     mean_count
         Particles per pixel at the mean density.
+    way_out
+        What to do about slices that hold none: the end of the error's sentence.
 
     Raises
     ------
@@ -60,9 +62,8 @@ def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float) -> Tenso
         blocks.append(counts.round().clamp_min(0).float())
     if n_off > _FEW_OFF * density.numel():
         raise UserError(
-            f"model.generator.rounding: {n_off / density.numel():.1%} of the pixels are no whole numbers of 1 / "
-            f"{mean_count:g} once the smoothing is undone; set mean_count to the particles per pixel, or rounding to 1 "
-            "where slices are smoothed by much more than a pixel"
+            f"{n_off / density.numel():.1%} of the pixels of the slices are no whole numbers of 1 / {mean_count:g} "
+            f"once the smoothing is undone; {way_out} where slices are smoothed by much more than a pixel"
         )
     return torch.cat(blocks)
 

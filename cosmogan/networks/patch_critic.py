@@ -14,7 +14,12 @@ from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, full_precision
 from cosmogan.networks.conditions import Conditioning
 from cosmogan.networks.convolution import CircularConvolution
+from cosmogan.networks.particles import whole_counts
+from cosmogan.networks.smoothing import gaussian_kernel, sharpen
+from cosmogan.slices import SliceMetadata
 
+# Slices in which whole numbers of particles are looked for.
+_LOOKED_AT = 128
 # Channels between moments and score, and what keeps the logarithm of no variance finite.
 _MOMENTS_WIDTH, _LEAST_VARIANCE = 128, 1e-4
 
@@ -36,16 +41,39 @@ class PatchCritic(AbstractCritic):
     moments
         Whether mean and variance of the input and of all feature maps, which do not depend on where in a slice things
         are, reach the score by layers of their own.
+    mean_count
+        Particles per pixel at the mean density, for slices that are whole numbers of particles (nearest grid point)
+        before smoothing. The critic then sees ``ln(1 + n)`` of these numbers n beside the network values: of waves of
+        two pixels, smoothing by one pixel leaves 1% of the amplitude, and what differs there is out of its sight. None
+        for the network values alone.
+
+    Raises
+    ------
+    UserError
+        If ``patch`` is not 8 times a power of two, or ``mean_count`` not positive.
 
     References
     ----------
     Minibatch standard deviation: Karras et al. 2018, arXiv:1710.10196, section 3.
     """
 
+    kernel: Tensor
+
     def __init__(
-        self, n_pixels: int, patch: int = 64, width: int = 64, n_conditions: int = 0, moments: bool = False
+        self,
+        n_pixels: int,
+        patch: int = 64,
+        width: int = 64,
+        n_conditions: int = 0,
+        moments: bool = False,
+        mean_count: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
+        if mean_count is not None and not mean_count > 0:
+            raise UserError(f"mean_count: expected a number of particles above 0 or null, found {mean_count}")
+        self.mean_count, self.n_planes = mean_count, 1 if mean_count is None else 2
+        # Of the smoothing; set by `prepare`.
+        self.register_buffer("kernel", torch.ones(1), persistent=False)
         self.patch = min(patch, n_pixels)
         n_strided = round(math.log2(self.patch / 8))
         if self.patch != 8 * 2**n_strided:
@@ -53,7 +81,7 @@ class PatchCritic(AbstractCritic):
         # A patch has no other side to go on at.
         convolution = CircularConvolution if self.patch == n_pixels else partial(nn.Conv2d, kernel_size=3, padding=1)
         channels = [width * min(2**level, 4) for level in range(n_strided + 1)]
-        layers: list[nn.Module] = [convolution(4, width), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [convolution(4 * self.n_planes, width), nn.LeakyReLU(0.2)]
         for n_in, n_out in pairwise(channels):
             layers += [convolution(n_in, n_out, stride=2), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
@@ -66,7 +94,7 @@ class PatchCritic(AbstractCritic):
         )
         self.moments = None
         if moments:
-            n_moments = 2 * (1 + sum(channels))
+            n_moments = 2 * (self.n_planes + sum(channels))
             self.moments = nn.Sequential(
                 nn.Linear(n_moments, _MOMENTS_WIDTH), nn.LeakyReLU(0.2), nn.Linear(_MOMENTS_WIDTH, 1)
             )
@@ -77,8 +105,41 @@ class PatchCritic(AbstractCritic):
         """Side of the patches that the critic sees."""
         return self.patch
 
+    def prepare(self, density: Tensor, *, metadata: SliceMetadata) -> None:
+        """Take the smoothing that hides the particles.
+
+        Raises
+        ------
+        UserError
+            If `mean_count` is set and the slices hold no whole numbers of particles.
+        """
+        if self.mean_count is None:
+            return
+        if metadata.assignment != "NGP":
+            raise UserError(
+                f"model.critic.mean_count: the slices are made by {metadata.assignment}, so that their pixels are "
+                "no whole numbers of particles; set it to null"
+            )
+        self.kernel = gaussian_kernel(metadata.smoothing).to(density.device)
+        whole_counts(
+            density[:_LOOKED_AT],
+            self.kernel,
+            mean_count=self.mean_count,
+            way_out="set model.critic.mean_count to the particles per pixel, or to null",
+        )
+
+    def shown(self, density: Tensor, values: Tensor) -> Tensor:
+        """Return the network values, and with `mean_count` the particles that the slices were smoothed from."""
+        if self.mean_count is None:
+            return values
+        counts = self.mean_count * sharpen(density, self.kernel)
+        # No particle comes back as a small number of either sign, and has a gradient all the same.
+        particles = torch.log((1 + counts).clamp_min(0.5)).to(values.dtype) - math.log1p(self.mean_count)
+        return torch.stack([values, particles], 1)
+
     def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return scores ``(n,)`` of network values ``(n, patch, patch)``."""
+        """Return scores ``(n,)`` of network values ``(n, patch, patch)``, or of two planes ``(n, 2, patch, patch)``."""
+        values = values.reshape(len(values), self.n_planes, *values.shape[-2:])
         maps = self._maps(values, conditions)
         planes = maps[-1]
         spread = torch.sqrt(planes.to(values.dtype).var(0, unbiased=False) + 1e-8).mean().to(planes.dtype)
@@ -87,16 +148,17 @@ class PatchCritic(AbstractCritic):
         with full_precision(values.device.type):
             score = self.head[-1](joined.to(values.dtype)).squeeze(1)
             if self.moments is not None:
-                score = score + self.moments(_moments([values.unsqueeze(1), *maps], values.dtype)).squeeze(1)
+                score = score + self.moments(_moments([values, *maps], values.dtype)).squeeze(1)
             return score
 
     def features(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the means over places of the last convolution's activations: slices have no preferred origin."""
+        values = values.reshape(len(values), self.n_planes, *values.shape[-2:])
         return self._maps(values, conditions)[-1].to(values.dtype).mean((2, 3))
 
     def _maps(self, values: Tensor, conditions: Tensor | None) -> list[Tensor]:
         """Return the activations of all convolutions of the body."""
-        patches = functional.pixel_unshuffle(values.unsqueeze(1), 2)
+        patches = functional.pixel_unshuffle(values, 2)
         first = self.body[:2](patches.contiguous(memory_format=torch.channels_last))
         maps = [self.conditioning(first, conditions)]
         for i in range(2, len(self.body), 2):

@@ -96,6 +96,13 @@ def test_augmentation_only_moves_pixels():
     assert not torch.equal(moved, augment(slices, seed=2))
 
 
+def test_planes_of_a_slice_move_together():
+    slices = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(0))
+    both = augment(torch.stack([slices, -slices], 1), seed=1)
+    torch.testing.assert_close(both[:, 0], augment(slices, seed=1), rtol=0, atol=0)
+    torch.testing.assert_close(both[:, 1], -both[:, 0], rtol=0, atol=0)
+
+
 def test_augmentation_reaches_all_symmetries_and_all_shifts():
     # Three neighbouring marks in an L: 8 orientations at 16 places.
     slices = torch.zeros(1, 4, 4)

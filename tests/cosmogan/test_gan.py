@@ -1,5 +1,6 @@
 """The training step by itself: schedules, parts of a batch, clipping, what is drawn for which slice."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cosmogan.losses.pins import StatisticPins
 from cosmogan.losses.relativistic import Relativistic
 from cosmogan.networks.autoencoder import AutoencoderCritic
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator
+from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import write_example
 from cosmogan.transforms import LogTransform
@@ -261,6 +263,30 @@ def test_a_checkpoint_between_validations_is_ready_for_use(example: Path, tmp_pa
     assert saved != 1.0
     module.average.calibrate(seed=module.seed)
     assert module.average.field_std == saved
+
+
+def test_a_critic_of_particles_judges_patches_of_both_planes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "counts.h5"
+    write_example(path, n_realisations=3, n_slices=8, quantity="counts")
+    torch.manual_seed(0)
+    critic = PatchCritic(N_PIXELS, patch=8, width=4, mean_count=8.0)
+    seen, penalised = [], []
+    judge, penalty = critic.forward, ZeroCentred(1.0, every=2)
+    value = penalty.value
+    monkeypatch.setattr(critic, "forward", lambda *inputs: seen.append(inputs[0].detach()) or judge(*inputs))
+    monkeypatch.setattr(penalty, "value", lambda *a, **k: penalised.append(value(*a, **k)) or penalised[-1])
+    generator = SpectralPriorGenerator(N_PIXELS, width=4, mean_count=8.0)
+    module = CosmoGAN(generator, critic, Relativistic(), LogTransform(), penalty, max_slices=24)
+    before = copy.deepcopy(module.generator.state_dict())
+    train(module, path)
+    assert {tuple(planes.shape[1:]) for planes in seen} == {(2, 8, 8)}
+    # Whole numbers of particles in slices and mocks alike, next to the values of the same pixels.
+    for planes in seen:
+        counts = planes[:, 1].exp() * 9 - 1
+        torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-3)
+        torch.testing.assert_close(module.transform(counts.round() / 8), planes[:, 0], rtol=0, atol=2e-3)
+    assert penalised
+    assert any(not torch.equal(before[name], weight) for name, weight in module.generator.named_parameters())
 
 
 def test_energies_are_asked_for_where_scores_are_not():

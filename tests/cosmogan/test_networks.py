@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,40 @@ def test_moments_tell_slices_by_what_is_in_them_and_not_by_where():
     assert again.abs().max() > 0
 
 
+def test_the_patch_critic_sees_the_particles_that_slices_were_smoothed_from():
+    counts = torch.poisson(torch.exp(1.5 * noise(8, 32, 32)))
+    metadata = SliceMetadata(box_size=70.0, n_pixels=32, thickness=1.0, smoothing=1.0)
+    torch.manual_seed(0)
+    critic = PatchCritic(32, patch=32, width=8, moments=True, mean_count=3.0)
+    density = smooth(counts / 3, gaussian_kernel(1.0)).requires_grad_(True)
+    critic.prepare(density.detach(), metadata=metadata)
+    values = torch.log(density + 0.1)
+    planes = critic.shown(density, values)
+    torch.testing.assert_close(planes[:, 0], values)
+    torch.testing.assert_close(planes[:, 1].exp() * 4 - 1, counts, rtol=1e-2, atol=1e-2)
+    # The score depends on where they are, whatever the values say.
+    assert (critic(planes) - critic(torch.stack([planes[:, 0], planes[:, 1].roll(1, -1)], 1))).abs().min() > 1e-4
+    (gradient,) = torch.autograd.grad(planes[:, 1].sum(), density)
+    # d/d density of ln(1 + n), summed over a slice: what sharpening makes of 3 / (1 + n), empty pixels too.
+    expected = sharpen(3 / (1 + counts), gaussian_kernel(1.0)).float()
+    torch.testing.assert_close(gradient, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    # Twin: without, it sees the network values alone.
+    assert PatchCritic(32, width=8).shown(density, values) is values
+
+
+def test_particles_that_are_not_there_cannot_be_shown():
+    critic = PatchCritic(32, width=8, mean_count=3.0)
+    density = torch.poisson(torch.full((4, 32, 32), 3.0)) / 3
+    metadata = SliceMetadata(box_size=70.0, n_pixels=32, thickness=1.0)
+    critic.prepare(density, metadata=metadata)
+    with pytest.raises(UserError, match=r"no whole numbers of 1 / 3 .* set model\.critic\.mean_count"):
+        critic.prepare(1.1 * density, metadata=metadata)
+    with pytest.raises(UserError, match=r"model\.critic\.mean_count: the slices are made by CIC"):
+        critic.prepare(density, metadata=replace(metadata, assignment="CIC"))
+    with pytest.raises(UserError, match="mean_count: expected a number of particles above 0 or null, found 0"):
+        PatchCritic(32, mean_count=0.0)
+
+
 def test_other_sizes_come_from_the_same_weights():
     generator = SpectralPriorGenerator(32, width=8, smoothing=1.0)
     assert generator(noise(1, 2, 64, 64)).shape == (1, 64, 64)
@@ -253,7 +288,7 @@ def test_with_less_chance_the_untrained_generator_has_the_particle_counts_of_the
         found = (mean_count * sharpen(mocks, generator.kernel)).round()
     for number in (0, 2, 5, 10, 40):
         assert abs((found <= number).float().mean() - (counts <= number).float().mean()) < 0.01, number
-    with pytest.raises(UserError, match=r"rounding: .* no whole numbers of 1 / 2\.\d+ once .* undone"):
+    with pytest.raises(UserError, match=r"no whole numbers of 1 / 2\.\d+ .*; set .* model\.generator\.rounding to 1"):
         generator.prepare(1.1 * density, transform=transform, metadata=metadata, seed=0)
     with pytest.raises(UserError, match="rounding: the pixels of the slices hold fewer than 3 different numbers"):
         generator.prepare(torch.ones(2, 32, 32), transform=transform, metadata=metadata, seed=0)

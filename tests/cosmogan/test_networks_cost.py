@@ -52,14 +52,18 @@ def test_a_pair_of_the_papers_networks(paper: tuple[DCGANGenerator, DCGANCritic]
         (DCGANGenerator(16, latent_size=4, width=4), DCGANCritic(16, width=4, normalisation="none")),
         (PeriodicGenerator(16, width=4, n_levels=2), PeriodicCritic(16, width=4)),
         (SpectralPriorGenerator(32, width=4, smoothing=1.0, training_pixels=16), PatchCritic(32, patch=16, width=4)),
+        (
+            SpectralPriorGenerator(32, width=4, smoothing=1.0, mean_count=8),
+            PatchCritic(32, patch=16, width=4, mean_count=8),
+        ),
         (MLPGenerator(1, latent_size=2, width=8), MLPCritic(1, width=8)),
     ],
-    ids=["dcgan", "periodic", "spectral-prior", "mlp"],
+    ids=["dcgan", "periodic", "spectral-prior", "particles", "mlp"],
 )
 def test_counts_are_those_of_real_slices(generator, critic):
     cost = count_cost(generator, critic)
     n, side = 3, critic.patch_pixels
-    real = torch.randn(n, side, side)
+    real = torch.randn(n, *[2] * (critic.n_planes - 1), side, side)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(torch.randn(n, *generator.latent_shape))
     assert counter.get_total_flops() == n * cost.generator

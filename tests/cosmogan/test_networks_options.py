@@ -31,6 +31,7 @@ CRITICS = {
     "autoencoder": lambda **options: AutoencoderCritic(16, width=4, n_halvings=3, code_channels=3, **options),
     "periodic": lambda **options: PeriodicCritic(16, width=4, **options),
     "patch": lambda **options: PatchCritic(16, patch=16, width=4, **options),
+    "patch-particles": lambda **options: PatchCritic(16, patch=16, width=4, moments=True, mean_count=8.0, **options),
 }
 
 
@@ -56,7 +57,7 @@ def stirred(module: torch.nn.Module) -> torch.nn.Module:
 def inputs(network: torch.nn.Module) -> torch.Tensor:
     if isinstance(network, AbstractGenerator):
         return noise(6, *network.latent_shape)
-    return noise(6, network.patch_pixels, network.patch_pixels)
+    return noise(6, *[2] * (network.n_planes - 1), network.patch_pixels, network.patch_pixels)
 
 
 def require_gradients(network: torch.nn.Module, output: torch.Tensor) -> None:
