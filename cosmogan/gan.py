@@ -164,6 +164,12 @@ class CosmoGAN(L.LightningModule):
                 f"model: the generator takes {generator.n_conditions} conditions and the critic {critic.n_conditions}; "
                 "give both the number of data.conditions as n_conditions"
             )
+        if critic.mean_count not in (None, generator.mean_count):
+            made = "no whole numbers" if generator.mean_count is None else f"{generator.mean_count:g} per pixel"
+            raise UserError(
+                f"model.critic.mean_count: the critic is to see particles, {critic.mean_count:g} per pixel, and mocks "
+                f"of {type(generator).__name__} hold {made} of them; give both the same mean_count, or the critic null"
+            )
         for name, count in (
             ("max_slices", max_slices),
             ("n_critic_steps", n_critic_steps),
@@ -239,8 +245,8 @@ class CosmoGAN(L.LightningModule):
             for part in (self.transform, self.generator, self.critic):
                 part.to(device)
             self.transform.fit(training)
-            self.critic.prepare(training, metadata=data.metadata)
             self.generator.prepare(training, transform=self.transform, metadata=data.metadata, seed=self.seed)
+            self.critic.prepare(training, metadata=data.metadata)
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
             if self.pins is not None:
                 self.pins.to(device)
@@ -359,9 +365,8 @@ class CosmoGAN(L.LightningModule):
             if self.generator.emits_density:
                 density, values = made, self.transform(made)
             else:
-                # Only pins and critics of several planes look at the density of a generator of network values.
-                needed = self.pins is not None or self.critic.n_planes > 1
-                density, values = (self.transform.inverse(made) if needed else made), made
+                # Only the pins look at the density of a generator that makes network values.
+                density, values = (made if self.pins is None else self.transform.inverse(made)), made
             # A periodic field has no preferred origin: roll it before the critic's patch is cut.
             side = self.critic.patch_pixels
             place = {"first": batch.first + part.start, "total": batch.total}

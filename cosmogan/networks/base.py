@@ -41,6 +41,8 @@ class AbstractGenerator(nn.Module, ABC):
 
     # Whether `forward` returns 1 + delta instead of network values.
     emits_density = False
+    # Particles per pixel of slices that are whole numbers of them before smoothing; None where they are not.
+    mean_count: float | None = None
     # Sides of the slices that `resized` can make are multiples of this; None where the network makes one size only.
     side_multiple: int | None = None
 
@@ -176,8 +178,13 @@ class AbstractCritic(nn.Module, ABC):
     # Whether scores are minus an energy, never positive.
     scores_energies = False
 
-    # What the critic sees of each slice: planes of pixels. One stands for the network values alone, without an axis.
-    n_planes = 1
+    # Particles per pixel, where the critic sees their numbers beside the network values.
+    mean_count: float | None = None
+
+    @property
+    def n_planes(self) -> int:
+        """Planes of pixels that the critic sees of each slice; one stands for network values alone, without an axis."""
+        return 1 if self.mean_count is None else 2
 
     @property
     def patch_pixels(self) -> int:

@@ -45,7 +45,7 @@ class PatchCritic(AbstractCritic):
         Particles per pixel at the mean density, for slices that are whole numbers of particles (nearest grid point)
         before smoothing. The critic then sees ``ln(1 + n)`` of these numbers n beside the network values: of waves of
         two pixels, smoothing by one pixel leaves 1% of the amplitude, and what differs there is out of its sight. None
-        for the network values alone.
+        for the network values alone. The generator must have the same.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class PatchCritic(AbstractCritic):
         super().__init__(n_pixels, n_conditions=n_conditions)
         if mean_count is not None and not mean_count > 0:
             raise UserError(f"mean_count: expected a number of particles above 0 or null, found {mean_count}")
-        self.mean_count, self.n_planes = mean_count, 1 if mean_count is None else 2
+        self.mean_count = mean_count
         # Of the smoothing; set by `prepare`.
         self.register_buffer("kernel", torch.ones(1), persistent=False)
         self.patch = min(patch, n_pixels)
@@ -115,17 +115,12 @@ class PatchCritic(AbstractCritic):
         """
         if self.mean_count is None:
             return
-        if metadata.assignment != "NGP":
-            raise UserError(
-                f"model.critic.mean_count: the slices are made by {metadata.assignment}, so that their pixels are "
-                "no whole numbers of particles; set it to null"
-            )
         self.kernel = gaussian_kernel(metadata.smoothing).to(density.device)
         whole_counts(
             density[:_LOOKED_AT],
             self.kernel,
             mean_count=self.mean_count,
-            way_out="set model.critic.mean_count to the particles per pixel, or to null",
+            way_out="set mean_count of generator and critic to the particles per pixel, or that of the critic to null",
         )
 
     def shown(self, density: Tensor, values: Tensor) -> Tensor:

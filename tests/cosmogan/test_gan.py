@@ -289,6 +289,20 @@ def test_a_critic_of_particles_judges_patches_of_both_planes(tmp_path: Path, mon
     assert any(not torch.equal(before[name], weight) for name, weight in module.generator.named_parameters())
 
 
+@pytest.mark.parametrize(
+    ("generator", "expected"),
+    [
+        (LinearGenerator(), "LinearGenerator hold no whole numbers of them"),
+        (SpectralPriorGenerator(N_PIXELS, width=4), "SpectralPriorGenerator hold no whole numbers of them"),
+        (SpectralPriorGenerator(N_PIXELS, width=4, mean_count=2.0), "hold 2 per pixel of them; give both the same"),
+    ],
+)
+def test_particles_are_shown_only_of_mocks_that_hold_them(generator: AbstractGenerator, expected: str):
+    critic = PatchCritic(N_PIXELS, patch=8, width=4, mean_count=8.0)
+    with pytest.raises(UserError, match=rf"model\.critic\.mean_count: .* 8 per pixel, and mocks of .*{expected}"):
+        CosmoGAN(generator, critic, Relativistic(), LogTransform())
+
+
 def test_energies_are_asked_for_where_scores_are_not():
     with pytest.raises(UserError, match=r"EnergyBased needs .* SmoothCritic has others; choose AutoencoderCritic"):
         CosmoGAN(LinearGenerator(), SmoothCritic(), EnergyBased(), LogTransform())

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -25,8 +26,9 @@ from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.losses.penalties import GradientNorm
 from cosmogan.losses.wasserstein import Wasserstein
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
+from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.run_folder import Resumption
-from cosmogan.slices import write_example
+from cosmogan.slices import read_slices, write_example, write_slices
 from cosmogan.transforms import LogTransform
 
 RECIPE = """
@@ -122,6 +124,23 @@ def test_the_papers_networks_train_and_become_an_emulator(
     slices = Emulator.load(tmp_path / "a.safetensors").sample(3, seed=1)
     assert slices.shape == (3, 16, 16)
     assert (slices >= 0).all()
+
+
+def test_a_run_whose_critic_sees_particles_goes_on_to_the_same_bits(tmp_path: Path, recipe: Path):
+    write_example(tmp_path / "counts.h5", n_realisations=3, n_slices=8, quantity="counts")
+    counts = read_slices(tmp_path / "counts.h5")
+    density = smooth(torch.from_numpy(counts.slices / np.float32(8)), gaussian_kernel(0.8)).numpy()
+    metadata = replace(counts.metadata, quantity="density", mean_count=None, smoothing=0.8)
+    smoothed = replace(counts, slices=density, metadata=metadata)
+    write_slices(tmp_path / "smoothed.h5", smoothed, provenance={"command": "test"})
+    eight = [f"--model.{part}.init_args.mean_count=8" for part in ("generator", "critic")]
+    whole, parts = (words(recipe, tmp_path / "smoothed.h5", tmp_path / run, *eight) for run in ("whole", "parts"))
+    fit(whole)
+    fit([*parts, "--trainer.max_epochs=2"])
+    fit([*parts, "--resume"])
+    assert_same(weights(tmp_path / "parts" / "last.ckpt"), weights(tmp_path / "whole" / "last.ckpt"))
+    # The costs of a dry run are of both planes, too.
+    fit([*words(recipe, tmp_path / "smoothed.h5", tmp_path / "dry", *eight), "--dry-run"])
 
 
 def test_batch_normalisation_under_a_gradient_penalty_is_refused():
