@@ -168,7 +168,8 @@ class CosmoGAN(L.LightningModule):
             made = "no whole numbers" if generator.mean_count is None else f"{generator.mean_count:g} per pixel"
             raise UserError(
                 f"model.critic.mean_count: the critic is to see particles, {critic.mean_count:g} per pixel, and mocks "
-                f"of {type(generator).__name__} hold {made} of them; give both the same mean_count, or the critic null"
+                f"of {type(generator).__name__} hold {made} of them; take SpectralPriorGenerator with the same "
+                "mean_count, or set that of the critic to null"
             )
         for name, count in (
             ("max_slices", max_slices),

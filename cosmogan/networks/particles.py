@@ -62,8 +62,8 @@ def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float, way_out:
         blocks.append(counts.round().clamp_min(0).float())
     if n_off > _FEW_OFF * density.numel():
         raise UserError(
-            f"{n_off / density.numel():.1%} of the pixels of the slices are no whole numbers of 1 / {mean_count:g} "
-            f"once the smoothing is undone; {way_out} where slices are smoothed by much more than a pixel"
+            f"{n_off / density.numel():.1%} of the pixels of the slices are no multiples of 1 / {mean_count:g} "
+            f"once the smoothing is undone; {way_out} if they are no counts or smoothed by much more than a pixel"
         )
     return torch.cat(blocks)
 

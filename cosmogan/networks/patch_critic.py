@@ -43,9 +43,9 @@ class PatchCritic(AbstractCritic):
         are, reach the score by layers of their own.
     mean_count
         Particles per pixel at the mean density, for slices that are whole numbers of particles (nearest grid point)
-        before smoothing. The critic then sees ``ln(1 + n)`` of these numbers n beside the network values: of waves of
-        two pixels, smoothing by one pixel leaves 1% of the amplitude, and what differs there is out of its sight. None
-        for the network values alone. The generator must have the same.
+        before smoothing. The critic then sees ``ln(1 + n) - ln(1 + mean_count)`` of these numbers n beside the network
+        values: of waves of two pixels, smoothing by one pixel leaves 1% of the amplitude, and what differs there is out
+        of its sight. None for the network values alone. The generator must have the same.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class PatchCritic(AbstractCritic):
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
         if mean_count is not None and not mean_count > 0:
-            raise UserError(f"mean_count: expected a number of particles above 0 or null, found {mean_count}")
+            raise UserError(f"model.critic.mean_count: expected a number above 0 or null, found {mean_count}")
         self.mean_count = mean_count
         # Of the smoothing; set by `prepare`.
         self.register_buffer("kernel", torch.ones(1), persistent=False)

@@ -54,7 +54,7 @@ def fit_prior(
     # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
     counted = generator.mean_count if generator.rounding < 1 else None
     if counted is not None:
-        way_out = "set model.generator.mean_count to the particles per pixel, or model.generator.rounding to 1"
+        way_out = "set mean_count to the particles per pixel, or model.generator.rounding to 1"
         counts = whole_counts(thinned, generator.kernel, mean_count=counted, way_out=way_out)
         table = log_density_table(counts, generator.normal.double(), mean_count=counted)
         generator.log_field.copy_(table)

@@ -294,7 +294,7 @@ def test_a_critic_of_particles_judges_patches_of_both_planes(tmp_path: Path, mon
     [
         (LinearGenerator(), "LinearGenerator hold no whole numbers of them"),
         (SpectralPriorGenerator(N_PIXELS, width=4), "SpectralPriorGenerator hold no whole numbers of them"),
-        (SpectralPriorGenerator(N_PIXELS, width=4, mean_count=2.0), "hold 2 per pixel of them; give both the same"),
+        (SpectralPriorGenerator(N_PIXELS, width=4, mean_count=2.0), "hold 2 per pixel of them; take SpectralPrior"),
     ],
 )
 def test_particles_are_shown_only_of_mocks_that_hold_them(generator: AbstractGenerator, expected: str):
