@@ -46,8 +46,10 @@ def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkey
     spectral.save(before)
     with pytest.raises(UserError, match="or --refit"):
         export(str(before), out=str(after))
-    with pytest.raises(UserError, match="--refit-mocks is for --refit"):
+    with pytest.raises(UserError, match="--refit-mocks is for --refit and --refit-power"):
         export(str(before), out=str(after), refit_mocks=64)
+    with pytest.raises(UserError, match="give one of them"):
+        export(str(before), out=str(after), refit=True, refit_power=True)
     with pytest.raises(UserError, match="refit: expected at least 32 mocks, found 31"):
         export(str(before), out=str(after), refit=True, refit_mocks=31)
     export(str(before), out=str(after), refit=True)
@@ -56,7 +58,10 @@ def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkey
     assert np.abs(Emulator.load(after).sample(4, seed=1) / Emulator.load(before).sample(4, seed=1) - 1).max() > 0.01
 
 
-def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("of_pixels", [True, False])
+def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
+    of_pixels: bool, monkeypatch: pytest.MonkeyPatch
+):
     few_mocks(monkeypatch, 2**17)
     for pixels, n in (("_FIT_PIXELS", 2**14), ("_CALIBRATION_PIXELS", 2**16)):
         monkeypatch.setattr(spectral_prior, pixels, n)
@@ -88,9 +93,11 @@ def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
         generator.set_prior(generator.log_power + torch.linspace(0, 0.5, len(generator.log_power)))
     generator.calibrate(seed=1)
     pixels, power = deviations()
-    generator.refit(seed=1)
+    transform_before = generator.log_field.clone()
+    generator.refit(seed=1, pixels=of_pixels)
     refitted_pixels, refitted_power = deviations()
     assert pixels > 0.08
     assert power > 0.2
-    assert refitted_pixels < pixels / 2
     assert refitted_power < power / 2
+    assert (refitted_pixels < pixels / 2) == of_pixels
+    assert torch.equal(generator.log_field, transform_before) != of_pixels
