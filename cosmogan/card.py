@@ -23,6 +23,8 @@ def emulator_facts(emulator: Emulator) -> dict[str, str]:
         trained.append(f"{training['objective']} objective")
     if training.get("refitted"):
         trained.append("P(k) and pixels refitted to the training slices")
+    if training.get("refitted_power"):
+        trained.append("P(k) refitted to the training slices")
     multiple = generator.side_multiple
     sizes = f"any multiple of {multiple} pixels from {emulator.trained_metadata.n_pixels}" if multiple else "this one"
     facts = {

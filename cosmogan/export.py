@@ -42,8 +42,8 @@ def export(
         minutes on a CPU; for generators with such a part (`SpectralPriorGenerator`). The emulator says that it was
         done.
     refit_power
-        The same for P(k) alone, where the pixel distribution is right already. What single pixels cannot mend, such as
-        the deepest voids, costs it nothing.
+        The same for P(k) alone, by a filter; the point transform stays as it is. May follow a refit of both. Pixels
+        change a little all the same.
     refit_mocks
         Mocks to refit with, in whole batches of 32; by default as many as take some minutes. Slices of small boxes
         scatter: at 70 Mpc/h 4,096 mocks know their own P(k) to 2 to 3%, four times as many to half of that, in four
@@ -76,13 +76,15 @@ def export(
     written = []
     if path.suffix == SUFFIX or checkpoint in shipped_emulators():
         if out is not None and not (refit or refit_power):
-            raise UserError(f"{path}: is an emulator already; expected a checkpoint for --out, or --refit")
+            raise UserError(
+                f"{path}: is an emulator already; expected a checkpoint for --out, --refit or --refit-power"
+            )
         emulator = Emulator.load(checkpoint)
     else:
         emulator = _from_checkpoint(path)
     if refit or refit_power:
-        emulator.generator.refit(seed=_REFIT_SEED, n_mocks=refit_mocks, pixels=refit)
-        emulator.training["refitted"] = True
+        emulator.generator.refit(seed=_REFIT_SEED, n_mocks=refit_mocks, power_only=refit_power)
+        emulator.training["refitted_power" if refit_power else "refitted"] = True
         # Scores of what it was before.
         emulator.training.pop("shipped", None)
     if onnx is not None:

@@ -138,7 +138,7 @@ class AbstractGenerator(nn.Module, ABC):
             Of the latents.
         """
 
-    def refit(self, *, seed: int, n_mocks: int | None = None, pixels: bool = True) -> None:
+    def refit(self, *, seed: int, n_mocks: int | None = None, power_only: bool = False) -> None:
         """Fit again what `prepare` has fitted, now that the network is trained; for generators with a fitted part.
 
         Parameters
@@ -147,8 +147,8 @@ class AbstractGenerator(nn.Module, ABC):
             Of the latents.
         n_mocks
             Mocks to fit with; as many as the generator thinks best if None.
-        pixels
-            False to fit P(k) alone and to leave the pixel distribution as it is.
+        power_only
+            Fit P(k) alone.
 
         Raises
         ------

@@ -304,13 +304,13 @@ class SpectralPriorGenerator(AbstractGenerator):
         fit_prior(self, density, transform=transform, n_maps=self._n_maps(_FIT_PIXELS, least=16), seed=seed)
 
     @torch.no_grad()
-    def refit(self, *, seed: int, n_mocks: int | None = None, pixels: bool = True) -> None:
+    def refit(self, *, seed: int, n_mocks: int | None = None, power_only: bool = False) -> None:
         """Fit a filter of the corrected field and the point transform to the mocks of the trained network.
 
         Training holds P(k) and pixels only as well as single batches show them. The prior is left as it is: the network
         drowns what is changed in it, and fine structure, which the smoothing hides from P(k) but not from the eye,
-        would go with it. Takes minutes on a CPU and says on standard error how far it is. Without `pixels` only the
-        filter is fitted, to P(k).
+        would go with it. Takes minutes on a CPU and says on standard error how far it is. With `power_only`
+        the point transform stays as it is.
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
@@ -320,9 +320,9 @@ class SpectralPriorGenerator(AbstractGenerator):
         n_pixels = _REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, _REFIT_LARGEST)
         n_maps = max(_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks
         n_maps -= n_maps % _BATCH
-        what, those = ("P(k) and pixel distribution", "those") if pixels else ("P(k)", "that")
+        what, those = ("P(k)", "that") if power_only else ("P(k) and pixel distribution", "those")
         print(f"refit: {what} of {n_maps:,} mocks to {those} of the training slices", file=sys.stderr)
-        SpectralRefit(self, n_maps=n_maps, seed=seed, pixels=pixels).run()
+        SpectralRefit(self, n_maps=n_maps, seed=seed, power_only=power_only).run()
 
     def _n_maps(self, n_pixels: int, *, least: int = _BATCH) -> int:
         """Return how many slices have so many pixels, or `_MORE_ON_GPU` times as many."""

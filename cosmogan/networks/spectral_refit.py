@@ -1,4 +1,4 @@
-"""Refit of the spectral prior: field filter and point transform from what the mocks of the trained network lack.
+"""Refit of the spectral prior: field filter, and point transform, from what the mocks of the trained network lack.
 
 The network's fields do not depend on either, so they are computed once; to see what other tables would give then takes
 no network, and a derivative in every entry of the tables can be afforded.
@@ -33,8 +33,8 @@ _DIFFERENCE, _EXPECTED = 0.05, 0.3
 _BINS_PER_DECADE, _LOWEST_SHARE, _HIGHEST_SHARE = 20, 2e-5, 1e-5
 # Pixels that a bin should hold in all mocks to count, and a share of them below which it is as good as empty.
 _LEAST_PIXELS, _EMPTY = 100, 0.1
-# Relative errors up to which the fit does not care; the scatter of the mocks is added. With 1% for P(k) it leaves waves
-# of 1 to 2% at 350 Mpc/h, where simulations know it to 0.3%.
+# Relative errors that count as one, added in squares to the scatter of the mocks. With 1% for P(k) waves of 1 to 2% are
+# left at 350 Mpc/h.
 _PIXEL_TOLERANCE, _POWER_TOLERANCE = 0.01, 0.002
 # Tables tried at most, and the share of the misfit that a trial must gain.
 _TRIALS, _SETTLED = 14, 0.01
@@ -61,13 +61,13 @@ class SpectralRefit:
         Mocks to fit with.
     seed
         Of their latents.
-    pixels
-        False to fit P(k) alone, by the filter, and to leave the point transform as it is.
+    power_only
+        Fit P(k) alone, by the filter, and leave the point transform as it is.
     """
 
-    def __init__(self, generator: SpectralPriorGenerator, *, n_maps: int, seed: int, pixels: bool = True) -> None:
+    def __init__(self, generator: SpectralPriorGenerator, *, n_maps: int, seed: int, power_only: bool = False) -> None:
         self.generator = generator
-        self.n_table = _N_TABLE if pixels else 0
+        self.n_table = 0 if power_only else _N_TABLE
         fields, rounding = [], []
         for latent, conditions in tqdm(generator.drawn(n_maps, seed=seed), unit="batch", desc="refit", disable=None):
             fields.append(generator.corrected_in_pieces(latent, conditions))
@@ -89,8 +89,10 @@ class SpectralRefit:
         edges = np.linspace(float(known[0]), float(known[-1]), n_bins + 1)
         shares = np.diff(np.interp(edges, quantiles.cpu().numpy(), probability.cpu().numpy()))
         self.edges, self.shares = (torch.from_numpy(each).to(normal.device) for each in (edges, shares))
-        # Bins that count.
-        self.held = (self.shares * n_maps * side**2 > _LEAST_PIXELS) & pixels
+        # Bins of the pixel distribution that are fitted.
+        self.held = self.shares * n_maps * side**2 > _LEAST_PIXELS
+        if power_only:
+            self.held = torch.zeros_like(self.held)
 
     def run(self) -> None:
         """Take the generator to the tables that fit best, calibrated on the same mocks."""

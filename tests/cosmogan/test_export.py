@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosmogan.card import model_card
 from cosmogan.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.export import export
@@ -42,9 +43,9 @@ def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkey
     assert isinstance(generator, SpectralPriorGenerator)
     generator.target_pixels.fill_(64 * 16**2)
     spectral.training["shipped"] = {"judged": "13 of 13 bars met"}
-    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    before, after, again = (tmp_path / f"{name}.safetensors" for name in ("before", "after", "again"))
     spectral.save(before)
-    with pytest.raises(UserError, match="or --refit"):
+    with pytest.raises(UserError, match="expected a checkpoint for --out, --refit or --refit-power"):
         export(str(before), out=str(after))
     with pytest.raises(UserError, match="--refit-mocks is for --refit and --refit-power"):
         export(str(before), out=str(after), refit_mocks=64)
@@ -56,11 +57,15 @@ def test_an_emulator_file_is_refitted(spectral: Emulator, tmp_path: Path, monkey
     # The scores were those of other mocks.
     assert Emulator.load(after).training == {"n_slices_seen": 7, "refitted": True}
     assert np.abs(Emulator.load(after).sample(4, seed=1) / Emulator.load(before).sample(4, seed=1) - 1).max() > 0.01
+    export(str(after), out=str(again), refit_power=True)
+    both = Emulator.load(again)
+    assert both.training == {"n_slices_seen": 7, "refitted": True, "refitted_power": True}
+    assert "P(k) and pixels refitted to the training slices, P(k) refitted to the training slices" in model_card(both)
 
 
-@pytest.mark.parametrize("of_pixels", [True, False])
+@pytest.mark.parametrize("power_only", [False, True])
 def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
-    of_pixels: bool, monkeypatch: pytest.MonkeyPatch
+    power_only: bool, monkeypatch: pytest.MonkeyPatch
 ):
     few_mocks(monkeypatch, 2**17)
     for pixels, n in (("_FIT_PIXELS", 2**14), ("_CALIBRATION_PIXELS", 2**16)):
@@ -94,10 +99,10 @@ def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
     generator.calibrate(seed=1)
     pixels, power = deviations()
     transform_before = generator.log_field.clone()
-    generator.refit(seed=1, pixels=of_pixels)
+    generator.refit(seed=1, power_only=power_only)
     refitted_pixels, refitted_power = deviations()
     assert pixels > 0.08
     assert power > 0.2
     assert refitted_power < power / 2
-    assert (refitted_pixels < pixels / 2) == of_pixels
-    assert torch.equal(generator.log_field, transform_before) != of_pixels
+    assert (refitted_pixels < pixels / 2) != power_only
+    assert torch.equal(generator.log_field, transform_before) == power_only
