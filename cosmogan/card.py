@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cosmogan.networks.base import count_parameters
+from cosmogan.statistics.power_spectrum import TRUSTED_NYQUIST_FRACTION
 from cosmogan.units import format_length
 
 if TYPE_CHECKING:
@@ -47,20 +48,37 @@ def emulator_facts(emulator: Emulator) -> dict[str, str]:
 def model_card(emulator: Emulator) -> str:
     """Return a model card in Markdown, composed of the emulator's metadata and training record.
 
-    An emulator that ships was judged, and its record says so: the card then has data, cost, scores, limits and licence.
+    All cards have the same headings in the same order. An emulator that ships was judged, and its record says so: the
+    card then has scores and licence, and says what of its slices to trust.
     """
-    facts = "\n".join(f"- {name}: {text}" for name, text in emulator_facts(emulator).items())
-    shipped = emulator.training.get("shipped")
-    recipe = emulator.training.get("recipe", "").strip()
+    facts, shipped = emulator_facts(emulator), emulator.training.get("shipped")
+    name = shipped["name"] if shipped else emulator.file.name if emulator.file else "emulator.safetensors"
+    made = [f"- {key}: {text}" for key, text in facts.items() if key not in ("generator", "training", "beware")]
+    trained = [f"- {facts['generator']}; {facts['training']}."]
+    stages = "; ".join(stage_text(one) for one in emulator.training.get("stages", []))
+    trained += [f"- Other settings before: {stages}."] if stages else []
+    sections = {
+        "What it makes": "\n".join(made),
+        "How to use it": f"`cosmogan generate {name} -n 1000 --out mocks.h5`, or in Python "
+        f'`cosmogan.Emulator.load("{name}").sample(1000)`.',
+    }
     if shipped is None:
-        parts = ["# Emulator of slices of the cosmic web", facts]
-        parts += ["How good its slices are is not recorded in it: `cosmogan validate` compares them with simulations."]
+        sections["When to trust it"] = (
+            "How good its slices are is not recorded in it: `cosmogan validate` compares them with simulations."
+        )
+        limit = "At another box, cosmology or redshift than those above."
+        sections["When not to trust it"] = facts.get("beware", limit)
     else:
-        parts = [f"# {shipped['title']}", facts, *_judged(shipped)]
-    parts += [f"## Recipe of its training\n\n```yaml\n{recipe}\n```"] if recipe else []
-    stages = "\n".join(f"- {stage_text(one)}" for one in emulator.training.get("stages", []))
-    parts += [f"It had other settings before:\n\n{stages}"] if stages else []
-    return "\n\n".join(parts) + "\n"
+        # What simulations cost is on the scoreboard.
+        cost = [text for text in shipped["cost"] if not text.startswith("Simulations: ")]
+        trained += [*_data(shipped["data"]), *(f"- {text}" for text in cost)]
+        sections |= _judged(emulator, shipped)
+    trained += [f"- Its recipe: `cosmogan info {name} --recipe`."] if "recipe" in emulator.training else []
+    sections["How it was trained"] = "\n".join(trained)
+    if shipped is not None:
+        sections |= {"Scores": _scores(shipped), "Licence": shipped["licence"]}
+    title = shipped["title"] if shipped else "Emulator of slices of the cosmic web"
+    return "\n\n".join([f"# {title}", *(f"## {heading}\n\n{text}" for heading, text in sections.items())]) + "\n"
 
 
 def stage_text(stage: dict[str, Any]) -> str:
@@ -85,40 +103,57 @@ def headline(emulator: Emulator) -> str:
     return f"{shipped['judged']}; {', '.join(numbers)}"
 
 
-def _judged(shipped: dict[str, Any]) -> list[str]:
-    """Return the sections of a card that tell what an emulator was learnt from, cost and is worth."""
-    data, scores = shipped["data"], shipped["scores"]
-    training, test = data["training"], data["test"]
-    chose = f"; {_ranges(training['not_learnt'])} of them chose the checkpoint only" if training["not_learnt"] else ""
-    learnt = training.get("learnt")
-    # Where not all training slices were at hand to score with.
-    chose += f", a part of those that it learnt from, {_ranges(learnt)}" if learnt else ""
-    baselines = list(dict.fromkeys(name for one in scores for name in one["baselines"]))
-    columns = ["", "asked", "this emulator", "simulations", *baselines]
-    sections = [
-        "## Data\n\n"
-        f"- Training: {training['n_slices']:,} slices of realisations {_ranges(training['realisations'])}{chose}.\n"
-        f"- Test: {test['n_slices']:,} slices of realisations {_ranges(test['realisations'])}, which neither "
-        "trained it nor chose the checkpoint.\n"
-        f"- SHA-256 of the slice files: training {training['sha256'][:16]}, test {test['sha256'][:16]}.",
-        "## Cost\n\n" + "\n".join(f"- {text}" for text in shipped["cost"]),
-        f"## Scores\n\n{shipped['judged'].capitalize()}; {shipped['mocks']}. Bold: misses what is asked. Differences "
-        "are abs(mocks / simulation - 1); simulations are what these differ from each other by, baselines what needs "
-        "no training.",
+def _judged(emulator: Emulator, shipped: dict[str, Any]) -> dict[str, str]:
+    """Return the sections that say what of an emulator's slices to trust, and what not."""
+    meta = emulator.metadata
+    met: dict[str, list[bool]] = {}
+    for one in shipped["scores"]:
+        if one["met"] is not None:
+            # "P(k), largest of all bins" is a number of P(k).
+            met.setdefault(one["title"].partition(",")[0].partition(" (")[0], []).append(one["met"])
+    good, missed = ([name for name, bars in met.items() if all(bars) == wanted] for wanted in (True, False))
+    trusted = [
+        f"- k from {meta.fundamental:.3g} to {TRUSTED_NYQUIST_FRACTION * meta.nyquist:.3g} h/Mpc "
+        f"({TRUSTED_NYQUIST_FRACTION:g} of Nyquist).",
+        f"- What meets all its bars below: {', '.join(good) or 'nothing'}.",
     ]
+    trusted += [f"- {shipped['memorisation']}"] if shipped["memorisation"] else []
+    # Records of before 1 December 2026 repeat the misses among the limits.
+    limits = [text for text in shipped["limits"] if not text.startswith("It misses: ")]
+    limits = [f"What misses a bar below: {', '.join(missed)}."] * bool(missed) + limits
+    limits += [emulator.warning] if emulator.warning else []
+    return {"When to trust it": "\n".join(trusted), "When not to trust it": "\n".join(f"- {text}" for text in limits)}
+
+
+def _data(data: dict[str, Any]) -> list[str]:
+    """Return what an emulator was judged by, in lines of a list."""
+    training, test = data["training"], data["test"]
+    chose = f"; {_ranges(training['not_learnt'])} chose the checkpoint only" if training["not_learnt"] else ""
+    # Where not all training slices were at hand to score with.
+    chose += f", of the {_ranges(training['learnt'])} that it learnt from" if "learnt" in training else ""
+    return [
+        f"- Training slices: {training['n_slices']:,} of realisations {_ranges(training['realisations'])}{chose} "
+        f"(SHA-256 {training['sha256'][:16]}).",
+        f"- Test slices: {test['n_slices']:,} of realisations {_ranges(test['realisations'])}, which neither "
+        f"trained it nor chose the checkpoint (SHA-256 {test['sha256'][:16]}).",
+    ]
+
+
+def _scores(shipped: dict[str, Any]) -> str:
+    """Return the scores that something is asked of, beside those of simulations."""
+    # Records of before 1 December 2026 name the program where it was.
+    mocks = shipped["mocks"].partition(" by ")[0]
+    rows = ["| | bar | emulator | simulations |", "|---|---|---|---|"]
     for against, title in (("training", "the mean of the training slices"), ("test", "test realisations")):
-        rows = [columns, ["---"] * len(columns)]
-        for one in scores:
-            if one["against"] == against:
+        rows.append(f"| *Against {title}* | | | |")
+        for one in shipped["scores"]:
+            if one["against"] == against and one["asked"]:
                 value = f"**{one['value']}**" if one["met"] is False else one["value"]
-                others = (one["baselines"].get(name, "-") for name in baselines)
-                rows.append([one["title"], one["asked"], value, one["simulations"], *others])
-        sections.append(f"Against {title}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
-    if shipped["memorisation"]:
-        sections.append(shipped["memorisation"])
-    sections.append("## Limits\n\n" + "\n".join(f"- {text}" for text in shipped["limits"]))
-    sections.append(f"## Licence\n\n{shipped['licence']}")
-    return sections
+                rows.append(f"| {one['title']} | {one['asked']} | {value} | {one['simulations']} |")
+    return (
+        f"{shipped['judged'].capitalize()}; {mocks}. Bold misses its bar. Differences are abs(mocks / simulation - 1), "
+        "beside those of simulations from each other. More: benchmarks/emulators/scoreboard.md.\n\n" + "\n".join(rows)
+    )
 
 
 def _ranges(numbers: list[int]) -> str:

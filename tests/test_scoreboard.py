@@ -163,10 +163,15 @@ def test_a_number_that_is_not_there_is_not_met(page: ModuleType) -> None:
     assert not any("AUC" in title for title in page.not_measured(known, "ours"))
 
 
-def test_copies_of_training_slices_are_a_miss(page: ModuleType) -> None:
+def test_copies_of_training_slices_are_a_miss(page: ModuleType, ship: ModuleType) -> None:
     copying = record(power=0.01)
     copying["candidates"]["ours"]["rows"]["memorisation"]["test"] = {"value": 0.05, "floor": 0.0, "outcome": "fail"}
     assert page.misses(copying, "ours") == ["mocks with a copy among the training slices: 5.0%"]
+    told = "Mocks with a copy among the training slices:"
+    assert ship.memorisation(copying["candidates"]["ours"]["rows"]) == (
+        f"{told} 5.0%, of the test slices 0.0%; that misses its bar."
+    )
+    assert ship.memorisation(rows(0.01)) == f"{told} 0.0%, of the test slices 0.0%."
     assert "**5.0%**" in page.render([copying])
 
 
@@ -254,8 +259,8 @@ def test_from_slices_to_a_shipped_emulator(
     assert "- Trained in two parts.\n" in card.read_text(encoding="utf-8")
     emulator = Emulator.load(out)
     assert card.read_text() == model_card(emulator)
-    assert "data:\n  path: 1.h5" in card.read_text()
-    assert "realisations 1-4; 4 of them chose the checkpoint only" in card.read_text()
+    assert "data:\n  path: 1.h5" in emulator.training["recipe"]
+    assert "realisations 1-4; 4 chose the checkpoint only" in card.read_text()
     before, after = (Emulator.load(p).sample(4, seed=1) for p in (tmp_path / "ours.safetensors", out))
     np.testing.assert_array_equal(before, after)
 

@@ -128,12 +128,11 @@ def without_places(recipe: Any) -> Any:
 def shipped(
     name: str, candidate: str, record: dict[str, Any], emulator: Emulator, runs: Sequence[Path]
 ) -> dict[str, Any]:
-    """Return what the card tells beyond the record of the training."""
+    """Return what the card says beyond the record of the training."""
     held, box = record["candidates"][candidate], record["box"]
     missed, worse = misses(record, candidate), beaten_by_baselines(record, candidate)
     unknown = not_measured(record, candidate)
-    limits = [f"It misses: {'; '.join(missed)}."] if missed else []
-    limits += [f"Not measured: {'; '.join(unknown)}."] if unknown else []
+    limits = [f"Not measured: {'; '.join(unknown)}."] if unknown else []
     limits += [f"A baseline is as good in: {'; '.join(worse)}."] if worse else []
     return {
         "name": name,
@@ -141,7 +140,7 @@ def shipped(
         "data": {key: data(record[key], emulator) for key in ("training", "test")},
         "cost": cost(name, record, held, emulator, runs),
         "judged": f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
-        "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/accuracy/scoreboard.py",
+        "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]}",
         "scores": [score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
         "memorisation": memorisation(held["rows"]),
         "limits": [*limits, *LIMITS],
@@ -260,7 +259,8 @@ def memorisation(rows: dict[str, Any]) -> str:
     if found is None or found["value"] is None:
         return ""
     floor = "" if found["floor"] is None else f", of the test slices {percent(found['floor'])}"
-    return f"Mocks with a copy among the training slices: {percent(found['value'])}{floor}."
+    missed = "; that misses its bar" if found["outcome"] == "fail" else ""
+    return f"Mocks with a copy among the training slices: {percent(found['value'])}{floor}{missed}."
 
 
 def _duration(seconds: float) -> str:

@@ -270,8 +270,8 @@ def test_a_run_goes_on_under_other_settings_and_says_so(folder: Path, tmp_path: 
     assert record(second)["stages"] == [stage, {"until": 72, "settings": {"model.max_slices": 72}}]
     export_checkpoint(str(second), out=str(tmp_path / "emulator.safetensors"))
     card = model_card(Emulator.load(tmp_path / "emulator.safetensors"))
-    assert f"- {told}" in card
-    assert "- until 72 slices model.max_slices: 72" in card
+    assert f"- Other settings before: {told}" in card
+    assert "; until 72 slices model.max_slices: 72." in card
 
 
 def test_overwriting_leaves_no_checkpoint_to_go_on_from(folder: Path, monkeypatch: pytest.MonkeyPatch):
