@@ -17,20 +17,21 @@ from typing import Any, NoReturn
 
 from cosmogan import __version__
 from cosmogan.errors import UserError
+from cosmogan.text import KINDS, plain_message
 
 _COMMANDS = {
-    "simulate": ("data_tools.simulate:simulate", "run N-body simulations, write snapshots or slices"),
-    "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
-    "convert": ("data_tools.convert:convert", "turn published cubes, maps and arrays into slices"),
-    "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
-    "export": ("cosmogan.export:export", "turn a checkpoint into an emulator file, or into ONNX"),
-    "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
-    "merge": ("cosmogan.shards:merge", "make one slice file of several"),
+    "simulate": ("data_tools.simulation.simulate:simulate", "run N-body simulations, write snapshots or slices"),
+    "slice": ("data_tools.slicing.slicing:slice_snapshots", "cut snapshots into slices"),
+    "convert": ("data_tools.published.convert:convert", "turn published cubes, maps and arrays into slices"),
+    "fit": ("cosmogan.training.fit:fit", "train an emulator on a slice file"),
+    "export": ("cosmogan.emulator.export:export", "turn a checkpoint into an emulator file, or into ONNX"),
+    "generate": ("cosmogan.emulator.generate:generate", "make mock slices with an emulator"),
+    "merge": ("cosmogan.slices.shards:merge", "make one slice file of several"),
     "baseline": ("cosmogan.baselines.command:baseline", "make mock slices that need no training, to compare with"),
     "validate": ("cosmogan.validation.command:validate", "compare mocks with simulations, write a report"),
-    "check": ("cosmogan.inspection:check", "look for errors in a slice file"),
-    "info": ("cosmogan.inspection:info", "say what a slice file or an emulator holds"),
-    "emulators": ("cosmogan.inspection:emulators", "list the emulators that ship with the package"),
+    "check": ("cosmogan.emulator.inspection:check", "look for errors in a slice file"),
+    "info": ("cosmogan.emulator.inspection:info", "say what a slice file or an emulator holds"),
+    "emulators": ("cosmogan.emulator.inspection:emulators", "list the emulators that ship with the package"),
     "demo": ("cosmogan.demo:demo", "the whole chain for both boxes of the paper, in minutes"),
 }
 # Arguments without a dash in front, and how many of them.
@@ -46,8 +47,6 @@ _POSITIONAL = {
     "info": ("file", None),
 }
 _USAGE_ERROR = 2
-# Types in plain words.
-KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "tuple": "a list"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,11 +175,6 @@ def _help(description: str, parameter: str) -> str:
     """Return the text on a parameter in a NumPy docstring."""
     found = re.search(rf"^{parameter}\n((?:    .*\n?)+)", description, re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
-
-
-def plain_message(message: str) -> str:
-    """Return a parser's message as one sentence without line breaks."""
-    return " ".join(message.split()).rstrip(".")
 
 
 def _overview() -> str:

@@ -21,10 +21,10 @@ from cosmogan.slices.layout import (
     FORMAT_VERSION,
     LABELS,
     checksums,
-    os_reason,
 )
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.virtual import allow_parts, missing_parts, part_of
+from cosmogan.text import os_reason
 from cosmogan.units import Cosmology
 
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.

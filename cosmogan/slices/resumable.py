@@ -22,10 +22,11 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUM_SIZE, CHECKSUMS, checksums, os_reason
-from cosmogan.slices.lock import OutputLock
+from cosmogan.machine.lock import OutputLock
+from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUM_SIZE, CHECKSUMS, checksums
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.writer import SliceWriter, as_stored, require_absent, stored_dtype, write_head
+from cosmogan.text import os_reason
 
 # Bytes of pixels read at a time.
 _BLOCK_BYTES = 2**24

@@ -24,11 +24,11 @@ from cosmogan.slices.layout import (
     FORMAT_VERSION,
     LABELS,
     checksums,
-    os_reason,
     value_problem,
 )
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.reader import SliceSet
+from cosmogan.text import os_reason
 from cosmogan.units import RODRIGUEZ2018
 
 

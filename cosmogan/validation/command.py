@@ -71,10 +71,10 @@ def validate(
     UserError
         If the files do not belong together, cannot be compared, or ``out`` may not be written.
     """
-    from cosmogan.devices import require_device
+    from cosmogan.machine.devices import require_device
     from cosmogan.validation.compare import compare_candidates
-    from cosmogan.validation.report import require_report_folder, write_report
-    from cosmogan.validation.table import format_table
+    from cosmogan.validation.report.report import require_report_folder, write_report
+    from cosmogan.validation.report.table import format_table
     from cosmogan.validation.thresholds import load_thresholds
     from cosmogan.validation.verdict import judge_all, worst_outcome
 

@@ -33,15 +33,15 @@ from cosmogan.statistics.scattering import (
     ScatteringSecond,
 )
 from cosmogan.statistics.similarity import SMALLEST_SIDE as SMALLEST_SIDE_OF_SIMILARITY
-from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
-from cosmogan.validation.copies import compare_copies
-from cosmogan.validation.diversity import compare_diversity
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_training
-from cosmogan.validation.partners import compare_partners
 from cosmogan.validation.score import SampleComparison
-from cosmogan.validation.two_sample import compare_two_sample
+from cosmogan.validation.sets.coherence import compare_coherence
+from cosmogan.validation.sets.copies import compare_copies
+from cosmogan.validation.sets.diversity import compare_diversity
+from cosmogan.validation.sets.partners import compare_partners
+from cosmogan.validation.sets.two_sample import compare_two_sample
 
 # Both the search for copies and the similarity of pairs need this many pixels along a side.
 SMALLEST_SIDE_OF_SETS = max(SMALLEST_SIDE_OF_COPIES, SMALLEST_SIDE_OF_SIMILARITY)

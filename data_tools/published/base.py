@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology, parse_length
-from data_tools.published.arrays import AbstractArray, Field, Index
+from data_tools.files.arrays import AbstractArray, Field, Index
 
 # What the numbers of a file may be; `docs/convert.md` says how each becomes 1 + delta.
 QUANTITIES = ("counts", "density", "delta", "mass", "scaled")

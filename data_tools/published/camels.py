@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import AbstractArray, Field, NpyArray
+from data_tools.files.arrays import AbstractArray, Field, NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cubes, stack
 from data_tools.published.tables import find_table, read_table
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import NpyArray, npz_shapes, open_hdf5, require_file
+from data_tools.files.arrays import NpyArray, npz_shapes, open_hdf5, require_file
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Request
 from data_tools.published.camels import CamelsFormat
 from data_tools.published.cosmoflow import CosmoFlowFormat

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import (
+from data_tools.files.arrays import (
     AbstractArray,
     Field,
     Hdf5Array,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import Field
+from data_tools.files.arrays import Field
 from data_tools.published.base import PublishedFile, Realisation
 
 # Bytes read at a time when a field is streamed.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import NpyArray
+from data_tools.files.arrays import NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 from data_tools.published.tables import find_table, read_table
 

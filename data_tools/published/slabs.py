@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import Field
+from data_tools.files.arrays import Field
 from data_tools.published.quantity import positive
 
 # Where the Gaussian is cut, in sigma: part of the definition of `smoothing` in the slice file.

@@ -10,7 +10,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import require_file
+from data_tools.files.arrays import require_file
 
 # Far above any table of parameters: 2000 rows of 30 columns are 1.5 MB.
 _LARGEST_TABLE = 2**26

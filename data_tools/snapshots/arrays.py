@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from data_tools.files.hdf5 import open_hdf5, particle_data, reading, rows
 from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers
-from data_tools.snapshots.hdf5 import open_hdf5, particle_data, reading, rows
 from data_tools.snapshots.header import Options, SnapshotHeader, resolve_lengths, resolve_redshift
 
 NPY_SIGNATURE = b"\x93NUMPY"

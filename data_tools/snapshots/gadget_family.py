@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab
-from data_tools.snapshots.hdf5 import (
+from data_tools.files.hdf5 import (
     attributes,
     counts,
     cube_side,
@@ -23,6 +22,7 @@ from data_tools.snapshots.hdf5 import (
     reading,
     rows,
 )
+from data_tools.snapshots.base import AbstractSnapshot, Slab
 
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 

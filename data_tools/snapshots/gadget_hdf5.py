@@ -12,6 +12,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
+from data_tools.files.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.base import sibling_files
 from data_tools.snapshots.gadget_family import (
     NUMBERED,
@@ -20,7 +21,6 @@ from data_tools.snapshots.gadget_family import (
     require_header,
     total_particles,
 )
-from data_tools.snapshots.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.header import (
     MPC_IN_CM,
     Options,

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from data_tools.files.hdf5 import attributes, missing_sources, number, open_hdf5, reading
 from data_tools.snapshots.base import ROUNDING, Slab, sibling_files
 from data_tools.snapshots.gadget_family import (
     NUMBERED,
@@ -22,7 +23,6 @@ from data_tools.snapshots.gadget_family import (
     require_header,
     total_particles,
 )
-from data_tools.snapshots.hdf5 import attributes, missing_sources, number, open_hdf5, reading
 from data_tools.snapshots.header import (
     Options,
     SnapshotHeader,

@@ -16,9 +16,9 @@ from cosmogan.validation.closeness import Closeness, closeness, counted_bins
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison, StatisticComparison
 from cosmogan.validation.means import compare_statistic
-from cosmogan.validation.page_tables import closeness_table
-from cosmogan.validation.record import to_record
-from cosmogan.validation.table import format_table
+from cosmogan.validation.report.page_tables import closeness_table
+from cosmogan.validation.report.record import to_record
+from cosmogan.validation.report.table import format_table
 from cosmogan.validation.thresholds import load_thresholds
 
 # Densities are stored in float32.

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-import cosmogan.validation.two_sample as two_sample
+import cosmogan.validation.sets.two_sample as two_sample
 from cosmogan.errors import UserError
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader, SliceSet, write_example, write_slices
 from cosmogan.validation.compare import compare, compare_candidates

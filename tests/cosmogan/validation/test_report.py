@@ -19,10 +19,10 @@ from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.command import validate
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
-from cosmogan.validation.figures import Drawing, draw_means
-from cosmogan.validation.record import to_record
-from cosmogan.validation.report import write_report
-from cosmogan.validation.table import format_table
+from cosmogan.validation.report.figures import Drawing, draw_means
+from cosmogan.validation.report.record import to_record
+from cosmogan.validation.report.report import write_report
+from cosmogan.validation.report.table import format_table
 from cosmogan.validation.thresholds import load_thresholds
 from cosmogan.validation.verdict import judge_all
 
@@ -279,7 +279,7 @@ class TestCommand:
         mocks, reference = files
         # Drawing is most of the time and has no say in this.
         for name in ("draw_statistic", "draw_coherence", "draw_correlation", "draw_sample"):
-            monkeypatch.setattr(f"cosmogan.validation.report.{name}", lambda *_: Drawing(b"", b""))
+            monkeypatch.setattr(f"cosmogan.validation.report.report.{name}", lambda *_: Drawing(b"", b""))
         same = validate([reference, reference], out=str(tmp_path / "a"), bootstrap=10, strict=True)
         # Lognormal noise again, but with twice the contrast.
         with h5py.File(mocks, "r+") as handle:

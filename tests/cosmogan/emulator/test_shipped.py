@@ -1,0 +1,187 @@
+"""Whatever ships: weights that load and make sensible slices, a card that tells all it has to."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import cosmogan.emulator.weights
+from cosmogan import Emulator
+from cosmogan.emulator import file as emulator_file
+from cosmogan.emulator.card import headline, model_card
+from cosmogan.emulator.file import checksum, find_emulator, read_emulator_file, shipped_emulators
+from cosmogan.emulator.inspection import emulators
+from cosmogan.statistics.power_spectrum import PowerSpectrum
+
+LARGEST_FILE = 8_000_000
+# Means of single slices scatter by 7% at 500 Mpc and by 32% at 100 Mpc, and so do those of simulations: 64 slices say
+# little, 4096 of them 0.5%.
+MEAN_WITHIN, MANY_SLICES, SIGMAS = 0.02, 4096, 5.0
+SECTIONS = ("Data", "Cost", "Scores", "Limits", "Licence", "Recipe of its training")
+
+shipped_names = pytest.mark.parametrize(
+    "name",
+    shipped_emulators() or [pytest.param("", marks=pytest.mark.skip(reason="no emulator ships with this version yet"))],
+)
+
+
+def power_is_expected(slices: np.ndarray, emulator: Emulator) -> bool:
+    """Say whether P(k) at a few k lies in the range that the record of the emulator tells for so many mocks."""
+    told = emulator.training["shipped"]["check"]
+    assert len(slices) == told["n_slices"]
+    power = PowerSpectrum().per_slice(torch.from_numpy(slices), emulator.metadata).mean(0).numpy()[told["bins"]]
+    return bool(np.all(np.abs(power - told["power"]) <= told["reach"]))
+
+
+def strings(tree: Any) -> list[str]:
+    """All texts in nested dictionaries and lists."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    return (
+        [text for part in tree for text in strings(part)] if isinstance(tree, list) else [tree] * isinstance(tree, str)
+    )
+
+
+@shipped_names
+def test_weights_are_small_and_whole(name: str) -> None:
+    path = find_emulator(name)
+    assert path.stat().st_size < LARGEST_FILE
+    record, tensors = read_emulator_file(path)
+    assert record["sha256"] == checksum(record, tensors)
+    # Where files were on the machine of the training is nobody's business.
+    assert not any(Path(text).is_absolute() for text in strings(yaml.safe_load(record["training"]["recipe"])))
+
+
+@shipped_names
+def test_its_name_says_what_it_makes(name: str) -> None:
+    metadata = Emulator.load(name).metadata
+    assert metadata.cosmology.h is not None
+    assert name == f"box{metadata.box_size / metadata.cosmology.h:.0f}-{metadata.n_pixels}"
+
+
+@shipped_names
+def test_slices_are_sensible(name: str) -> None:
+    emulator = Emulator.load(name)
+    slices = emulator.sample(64, seed=2**31)
+    assert np.isfinite(slices).all()
+    assert slices.min() >= 0
+    # A slice without matter anywhere is none.
+    assert (slices.max((1, 2)) > 1).all()
+    error = float(slices.mean((1, 2)).std()) / math.sqrt(len(slices))
+    told = emulator.training["shipped"]["check"]["mean_density"]
+    assert told == pytest.approx(1, abs=MEAN_WITHIN)
+    assert slices.mean(dtype=np.float64) == pytest.approx(told, abs=SIGMAS * error)
+    assert power_is_expected(slices, emulator)
+    assert not power_is_expected(1 + 2 * (slices - 1), emulator)
+
+
+@shipped_names
+@pytest.mark.slow
+def test_the_mean_density_is_one(name: str) -> None:
+    batches = Emulator.load(name).blocks(MANY_SLICES, seed=2**31)
+    mean = np.mean([slices.mean((1, 2), dtype=np.float64) for slices in batches])
+    assert mean == pytest.approx(1, abs=MEAN_WITHIN)
+
+
+@shipped_names
+def test_the_card_tells_all(name: str) -> None:
+    emulator = Emulator.load(name)
+    card = find_emulator(name).with_suffix(".md").read_text(encoding="utf-8")
+    # Numbers in it come from the record alone.
+    assert card == model_card(emulator)
+    for section in SECTIONS:
+        assert f"\n## {section}\n" in card
+    assert "wall time" in card
+    assert "Against test realisations" in card
+    assert "MIT" in card
+
+
+def shipped_record() -> dict[str, object]:
+    score = {"asked": "≤ 3.0%", "simulations": "1.5%", "baselines": {"copula": "2.9%"}}
+    data = {"n_slices": 10, "realisations": [1, 2, 3, 7], "not_learnt": [7], "sha256": "0" * 64}
+    return {
+        "name": "box100-16",
+        "title": "box100-16: slices",
+        "data": {"training": data, "test": data | {"realisations": [11, 12], "not_learnt": []}},
+        "cost": ["Training: 3 h of wall time for 7 slices seen."],
+        "judged": "1 of 2 bars met",
+        "mocks": "5,000 mocks, scored 2026-01-01",
+        "scores": [
+            score | {"title": "P(k), largest", "against": "training", "value": "2.5%", "met": True, "headline": True},
+            score | {"title": "P(k), median", "against": "training", "value": "1%", "met": None, "headline": False},
+            score | {"title": "P(k), within", "against": "test", "value": "70%", "met": False, "headline": True},
+        ],
+        "memorisation": "Mocks with a copy among the training slices: 0.0%.",
+        "limits": ["It misses: P(k), within."],
+        "licence": "MIT.",
+        "check": {"mean_density": 1.0, "n_slices": 4, "bins": [0], "k": [0.1], "power": [1.0], "reach": [0.1]},
+    }
+
+
+@pytest.fixture
+def folder(spectral: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with one emulator that was judged, and one that was not."""
+    spectral.training["recipe"] = "seed: 1\n"
+    spectral.save(tmp_path / "box100-8.safetensors")
+    spectral.training["shipped"] = shipped_record()
+    spectral.save(tmp_path / "box100-16.safetensors")
+    monkeypatch.setattr(emulator_file, "_SHIPPED", tmp_path)
+    return tmp_path
+
+
+def test_a_card_is_composed_of_the_record(folder: Path) -> None:
+    card = model_card(Emulator.load("box100-16"))
+    for section in SECTIONS:
+        assert f"\n## {section}\n" in card
+    assert "realisations 1-3, 7; 7 of them chose the checkpoint only." in card
+    assert "10 slices of realisations 11-12, which neither trained it nor chose the checkpoint." in card
+    assert "| P(k), largest | ≤ 3.0% | 2.5% | 1.5% | 2.9% |" in card
+    assert "| P(k), within | ≤ 3.0% | **70%** | 1.5% | 2.9% |" in card
+    assert card.index("P(k), largest") < card.index("Against test realisations") < card.index("P(k), within")
+    assert "is not recorded in it" not in card
+    assert "is not recorded in it" in model_card(Emulator.load("box100-8"))
+
+
+def test_the_list_tells_box_size_and_scores(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    emulators()
+    listed = capsys.readouterr().out
+    size = find_emulator("box100-16").stat().st_size / 1e6
+    assert f"box100-16: 16 x 16 pixels, 70 Mpc/h (100 Mpc), {size:.1f} MB\n" in listed
+    assert "1 of 2 bars met; P(k), largest 2.5% (≤ 3.0%), P(k), within 70% (≤ 3.0%)\n" in listed
+    assert "box100-8: 16 x 16 pixels" in listed
+    assert headline(Emulator.load("box100-8")) == ""
+
+
+def test_power_beyond_the_range_is_seen(spectral: Emulator) -> None:
+    slices = spectral.sample(4, seed=1)
+    power = PowerSpectrum().per_slice(torch.from_numpy(slices), spectral.metadata).mean(0).numpy()[[0]]
+    spectral.training["shipped"] = shipped_record()
+    spectral.training["shipped"]["check"] |= {"power": power.tolist(), "reach": (0.1 * power).tolist()}
+    assert power_is_expected(slices, spectral)
+    # P(k) is 15% higher.
+    assert not power_is_expected((1 + np.sqrt(1.15) * (slices - 1)).astype(np.float32), spectral)
+
+
+def test_wheels_hold_weights_and_cards() -> None:
+    root = Path(__file__).parents[3]
+    held = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = held["package-data"]["cosmogan.emulator.weights"]
+    assert "cosmogan.emulator.weights" in held["packages"]
+    beside = [
+        path for path in Path(cosmogan.emulator.weights.__file__).parent.iterdir() if path.suffix not in (".py", "")
+    ]
+    assert all(any(path.match(pattern) for pattern in patterns) for path in beside)
+    assert {"*.safetensors", "*.md"} <= set(patterns)
+
+
+@shipped_names
+def test_a_folder_does_not_hide_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Such as that of its training.
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_emulator(name).suffix == emulator_file.SUFFIX
