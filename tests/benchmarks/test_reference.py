@@ -20,6 +20,7 @@ import torch
 
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import SliceReader, read_slices
 from cosmogan.units import RODRIGUEZ2018
 from data_tools.published.convert import convert
@@ -306,7 +307,7 @@ def test_whole_run_through_interruptions(
     run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM in the training, a command too short, then to the end: both recipes in one scoreboard, usable weights."""
-    monkeypatch.setattr("cosmogan.networks.spectral_prior.generator._REFIT_LARGEST", 2**15)
+    monkeypatch.setattr(SpectralPriorGenerator, "REFIT_LARGEST", 2**15)
     monkeypatch.setattr(run, "_TWO_SAMPLE", 1.0)
     two_sample = functools.partial(run.judging.compare_two_sample, n_steps=4)
     monkeypatch.setattr(run.judging, "compare_two_sample", two_sample)

@@ -28,12 +28,6 @@ from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import RadialBins, radial_bins
 from cosmogan.transforms import AbstractTransform, interpolate
 
-# Pixels of mocks per iteration of the fit before training, and of mocks that the field is normalised over.
-_FIT_PIXELS, _CALIBRATION_PIXELS = 2**21, 2**21
-# Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so there
-# are never fewer than so many unless memory (20 bytes per pixel) ends; on a GPU as many as that allows. P(k) of so many
-# still has an error of 2 to 3%, which the fit takes for the network's.
-_REFIT_PIXELS, _REFIT_MAPS, _REFIT_LARGEST = 2**26, 4096, 2**28
 # So many times as many where there is a GPU: slices of 256 x 256 pixels of 70 Mpc/h scatter by 100% in P(k), and 32 of
 # them say little.
 _MORE_ON_GPU = 16
@@ -87,6 +81,12 @@ class SpectralPriorGenerator(AbstractGenerator):
 
     emits_density = True
     side_multiple = COARSENING
+    # Pixels of mocks per iteration of the fit before training, and of mocks that the field is normalised over.
+    FIT_PIXELS, CALIBRATION_PIXELS = 2**21, 2**21
+    # Of a refit, where small deviations count: slices of 70 Mpc/h scatter by 100% in P(k) whatever their pixels, so
+    # there are never fewer than so many unless memory (20 bytes per pixel) ends; on a GPU as many as that allows. P(k)
+    # of so many still has an error of 2 to 3%, which the fit takes for the network's.
+    REFIT_PIXELS, REFIT_MAPS, REFIT_LARGEST = 2**26, 4096, 2**28
     prior_wavenumber: Tensor
     prior_log_power: Tensor
     field_log_power: Tensor
@@ -219,7 +219,7 @@ class SpectralPriorGenerator(AbstractGenerator):
 
         Conditions are drawn as wide as they were in training: on average over them the mean density is 1.
         """
-        drawn = self.drawn(self._n_maps(_CALIBRATION_PIXELS), seed=seed)
+        drawn = self.drawn(self._n_maps(self.CALIBRATION_PIXELS), seed=seed)
         self.normalise([self.filtered("field", self.corrected_in_pieces(*each)) for each in drawn])
 
     def corrected_in_pieces(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
@@ -301,7 +301,7 @@ class SpectralPriorGenerator(AbstractGenerator):
                 "no whole numbers of particles; set it to null"
             )
         self._set_smoothing(metadata.smoothing)
-        fit_prior(self, density, transform=transform, n_maps=self._n_maps(_FIT_PIXELS, least=16), seed=seed)
+        fit_prior(self, density, transform=transform, n_maps=self._n_maps(self.FIT_PIXELS, least=16), seed=seed)
 
     @torch.no_grad()
     def refit(self, *, seed: int, n_mocks: int | None = None, power_only: bool = False) -> None:
@@ -316,8 +316,8 @@ class SpectralPriorGenerator(AbstractGenerator):
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
         if n_mocks is not None and n_mocks < _BATCH:
             raise UserError(f"refit: expected at least {_BATCH} mocks, found {n_mocks}")
-        n_pixels = max(_REFIT_PIXELS, _REFIT_MAPS * self.n_pixels**2)
-        n_pixels = _REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, _REFIT_LARGEST)
+        n_pixels = max(self.REFIT_PIXELS, self.REFIT_MAPS * self.n_pixels**2)
+        n_pixels = self.REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, self.REFIT_LARGEST)
         n_maps = max(_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks
         n_maps -= n_maps % _BATCH
         what, those = ("P(k)", "that") if power_only else ("P(k) and pixel distribution", "those")

@@ -8,24 +8,19 @@ import pytest
 from cosmogan.cli import main
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
 from cosmogan.slices import read_provenance, read_slices
 from cosmogan.training.fit import fit
 from tests.cosmogan.emulator.test_conditions import write_conditioned
+from tests.cosmogan.training.recipes import SPECTRAL_PRIOR, recipe
 
-RECIPE = """
-data: {batch_size: 4, slices_per_epoch: 16, conditions: [Omega_m]}
-model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 8, n_conditions: 1}}
-  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4, n_conditions: 1}}
-  objective: {class_path: Relativistic}
-  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
-  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
-  max_slices: 32
-  generator_lr: 0.02
-  average_halflife: 1
-validation: {n_mocks: 8, draw: false}
-trainer: {accelerator: cpu}
-"""
+RECIPE = recipe(
+    SPECTRAL_PRIOR.replace("width: 4", "width: 4, n_conditions: 1"),
+    data="batch_size: 4, slices_per_epoch: 16, conditions: [Omega_m]",
+    max_slices=32,
+    generator_lr=0.02,
+    average_halflife=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +28,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("told")
     write_conditioned(folder / "slices.h5")
     (folder / "recipe.yaml").write_text(RECIPE)
-    best = fit(
-        ["--config", str(folder / "recipe.yaml"), "--data.path", str(folder / "slices.h5"), "--out", str(folder)]
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # A fixture of a module comes before the one that does this for each test.
+        for name in ("FIT_PIXELS", "CALIBRATION_PIXELS"):
+            patch.setattr(SpectralPriorGenerator, name, 2**13)
+        best = fit(
+            ["--config", str(folder / "recipe.yaml"), "--data.path", str(folder / "slices.h5"), "--out", str(folder)]
+        )
     assert main(["export", str(best), "--out", str(folder / "told.safetensors")]) == 0
     return folder / "told.safetensors"
 

@@ -9,7 +9,6 @@ from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.export import export
 from cosmogan.errors import UserError
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
-from cosmogan.networks.spectral_prior import generator as spectral_prior
 from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
@@ -18,7 +17,7 @@ from cosmogan.transforms import GaussianisingTransform
 
 def few_mocks(monkeypatch: pytest.MonkeyPatch, n_pixels: int) -> None:
     """Refit with mocks of so many pixels in all."""
-    monkeypatch.setattr(spectral_prior, "_REFIT_LARGEST", n_pixels)
+    monkeypatch.setattr(SpectralPriorGenerator, "REFIT_LARGEST", n_pixels)
 
 
 def test_a_refit_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -68,8 +67,8 @@ def test_a_refit_gives_the_trained_network_the_power_and_the_pixels_of_the_data(
     power_only: bool, monkeypatch: pytest.MonkeyPatch
 ):
     few_mocks(monkeypatch, 2**17)
-    for pixels, n in (("_FIT_PIXELS", 2**14), ("_CALIBRATION_PIXELS", 2**16)):
-        monkeypatch.setattr(spectral_prior, pixels, n)
+    for pixels, n in (("FIT_PIXELS", 2**14), ("CALIBRATION_PIXELS", 2**16)):
+        monkeypatch.setattr(SpectralPriorGenerator, pixels, n)
     random = torch.Generator().manual_seed(1)
     field = torch.exp(0.7 * torch.randn(1024, 16, 16, generator=random))
     density = smooth(field, gaussian_kernel(1.0))

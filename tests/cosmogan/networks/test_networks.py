@@ -273,7 +273,7 @@ def test_smoothing_can_be_undone_where_it_is_a_pixel_wide():
 def test_with_less_chance_the_untrained_generator_has_the_particle_counts_of_the_data(
     monkeypatch: pytest.MonkeyPatch, smoothing: float
 ):
-    monkeypatch.setattr("cosmogan.networks.spectral_prior.generator._FIT_PIXELS", 2**17)
+    monkeypatch.setattr(SpectralPriorGenerator, "FIT_PIXELS", 2**17)
     counts = torch.poisson(torch.exp(1.2 * noise(256, 32, 32)))
     mean_count = float(counts.mean())
     density = smooth(counts / mean_count, gaussian_kernel(smoothing))
@@ -324,7 +324,7 @@ def test_corrections_stay_below_their_limit():
 
 def test_the_untrained_generator_has_the_power_and_the_pixels_of_the_data(monkeypatch: pytest.MonkeyPatch):
     # An eighth of what users fit with.
-    monkeypatch.setattr("cosmogan.networks.spectral_prior.generator._FIT_PIXELS", 2**18)
+    monkeypatch.setattr(SpectralPriorGenerator, "FIT_PIXELS", 2**18)
     box_size = 70.0
     field = torch.exp(1.2 * noise(256, 32, 32)).double().numpy()
     density = torch.from_numpy(np.stack([gaussian_filter(f, 1.0, mode="wrap") for f in field])).float()

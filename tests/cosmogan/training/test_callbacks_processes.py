@@ -14,28 +14,23 @@ import pytest
 
 from cosmogan.slices import write_example
 from cosmogan.training.fit import fit
+from tests.cosmogan.training.recipes import ROOT, SPECTRAL_PRIOR, recipe, shorten_fits
 
 # Networks that stand still, so that both judge the same; three blocks of mocks, shared unevenly.
-RECIPE = """
-data: {batch_size: 2, slices_per_epoch: 24, n_validation: 3}
-model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
-  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
-  objective: {class_path: Relativistic}
-  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
-  max_slices: 48
-  # Too small to change a weight.
-  generator_lr: 1.0e-30
-  critic_lr: 1.0e-30
-validation: {n_mocks: 150}
-trainer: {accelerator: cpu}
-"""
+# Rates too small to change a weight.
+RECIPE = recipe(
+    SPECTRAL_PRIOR,
+    data="batch_size: 2, slices_per_epoch: 24, n_validation: 3",
+    validation="n_mocks: 150",
+    max_slices=48,
+    generator_lr="1.0e-30",
+    critic_lr="1.0e-30",
+)
 COLUMNS = ("score", "power_spectrum_error", "peaks_error", "coherence", "variety", "critic_gap", "critic_separation")
 
 
 def run(folder: Path, name: str, *words: str) -> None:
-    for setting in ("_FIT_PIXELS", "_CALIBRATION_PIXELS"):
-        setattr(sys.modules["cosmogan.networks.spectral_prior.generator"], setting, 2**13)
+    shorten_fits()
     recipe, slices = folder / "recipe.yaml", folder / "slices.h5"
     fit(["--config", str(recipe), "--data.path", str(slices), "--out", str(folder / name), *words])
 
@@ -55,8 +50,12 @@ def test_two_processes_judge_as_one(tmp_path: Path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for n_processes in (1, 2):
         ranks = [{"LOCAL_RANK": str(rank), "NODE_RANK": "0"} if n_processes > 1 else {} for rank in range(n_processes)]
-        command = [sys.executable, __file__, str(tmp_path), str(n_processes)]
-        started = [subprocess.Popen(command, env=environment | r, stderr=subprocess.PIPE, text=True) for r in ranks]
+        program = [sys.executable, "-m", "tests.cosmogan.training.test_callbacks_processes"]
+        command = [*program, str(tmp_path), str(n_processes)]
+        started = [
+            subprocess.Popen(command, cwd=ROOT, env=environment | rank, stderr=subprocess.PIPE, text=True)
+            for rank in ranks
+        ]
         errors = [process.communicate(timeout=300)[1] for process in started]
         assert [process.returncode for process in started] == [0] * n_processes, "\n".join(errors)
     alone, together = (judged(tmp_path / name) for name in ("1", "2"))

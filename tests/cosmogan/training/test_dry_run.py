@@ -15,20 +15,16 @@ from cosmogan.training.callbacks.physics import PhysicsValidation
 from cosmogan.training.data import SliceDataModule
 from cosmogan.training.gan import CosmoGAN
 from cosmogan.transforms import LogTransform
+from tests.cosmogan.training.recipes import DCGAN, recipe
 
-RECIPE = """
-data: {batch_size: 4, slices_per_epoch: 24}
-model:
-  generator: {class_path: DCGANGenerator, init_args: {latent_size: 8, width: 4, bounded: false}}
-  critic: {class_path: DCGANCritic, init_args: {width: 4, normalisation: none}}
-  objective: {class_path: Relativistic}
-  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 3}}
-  transform: {class_path: LogTransform}
-  n_critic_steps: 2
-  max_slices: 96
-validation: {n_mocks: 8}
-trainer: {accelerator: cpu}
-"""
+RECIPE = recipe(
+    DCGAN,
+    validation="n_mocks: 8",
+    objective="{class_path: Relativistic}",
+    penalty="{class_path: ZeroCentred, init_args: {gamma: 1.0, every: 3}}",
+    n_critic_steps=2,
+    max_slices=96,
+)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Logs of a run that is killed and resumed are those of one that never was."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,13 @@ def test_our_file_is_always_among_the_loggers(tmp_path: Path):
         assert [type(logger) for logger in chosen] == [MetricsFile, *others]
 
 
-def test_tensorboard_forgets_what_is_done_again(tmp_path: Path):
+def test_tensorboard_forgets_what_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    starts = iter(range(3))
+
     def log(steps: list[int], value: float, n_slices_seen: int) -> list[tuple[int, float]]:
+        # Files are read in the order of the seconds in their names.
+        start, now = next(starts), time.monotonic
+        monkeypatch.setattr(time, "time", lambda: start + now())
         _, board = run_loggers(tmp_path, None, n_slices_seen=n_slices_seen)
         for step in steps:
             board.log_metrics({"loss": value}, step)

@@ -25,24 +25,17 @@ from cosmogan.training import checkpoint_file
 from cosmogan.training.fit import fit
 from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.interruption import Interrupted
+from tests.cosmogan.training.recipes import PINNED, ROOT, recipe, shorten_fits
 
 # Six steps between two validations.
-RECIPE = """
-data: {batch_size: 4, slices_per_epoch: 24}
-model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
-  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
-  objective: {class_path: Relativistic}
-  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
-  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
-  pins: {class_path: StatisticPins}
-  max_slices: 96
-  generator_warmup: 40
-  final_lr: 0.1
-  final_penalty: 0.5
-validation: {n_mocks: 8, draw: false}
-trainer: {accelerator: cpu, log_every_n_steps: 5}
-"""
+RECIPE = recipe(
+    PINNED,
+    max_slices=96,
+    generator_warmup=40,
+    final_lr=0.1,
+    final_penalty=0.5,
+    trainer="accelerator: cpu, log_every_n_steps: 5",
+)
 PLACES = ("step", "validation", "writing")
 
 
@@ -91,8 +84,7 @@ def kill_at(place: str) -> None:
 
 def work(folder: Path, n_threads: int) -> None:
     """Train each run in a process of its own; forked, because imports take longer than the training."""
-    for name in ("_FIT_PIXELS", "_CALIBRATION_PIXELS"):
-        setattr(sys.modules["cosmogan.networks.spectral_prior.generator"], name, 2**13)
+    shorten_fits()
     for place in ("whole", *PLACES):
         child = os.fork()
         if child == 0:
@@ -110,8 +102,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     write_example(folder / "slices.h5", n_realisations=3, n_slices=8)
     (folder / "recipe.yaml").write_text(RECIPE)
-    command = [sys.executable, __file__, str(folder), str(torch.get_num_threads())]
-    subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tests.cosmogan.training.test_resume", str(folder), str(torch.get_num_threads())]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, stderr=subprocess.DEVNULL)
     return folder
 
 

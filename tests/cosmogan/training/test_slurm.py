@@ -14,20 +14,13 @@ import pytest
 
 from cosmogan.emulator.export import load_checkpoint
 from cosmogan.slices import write_example
+from tests.cosmogan.training.recipes import DCGAN, recipe
 
 SCRIPTS = Path(__file__).parents[3] / "configs" / "slurm"
 SCRIPT = SCRIPTS / "fit.sbatch"
-RECIPE = """
-data: {batch_size: 2, slices_per_epoch: 24}
-model:
-  generator: {class_path: DCGANGenerator, init_args: {latent_size: 8, width: 4, bounded: false}}
-  critic: {class_path: DCGANCritic, init_args: {width: 4, normalisation: none}}
-  objective: {class_path: NonSaturating}
-  transform: {class_path: LogTransform}
-  max_slices: 720
-validation: {n_mocks: 8, draw: false}
-trainer: {accelerator: cpu}
-"""
+RECIPE = recipe(
+    DCGAN, data="batch_size: 2, slices_per_epoch: 24", objective="{class_path: NonSaturating}", max_slices=720
+)
 # Starts one task per node, as srun does, with the signals that it passes on.
 SRUN = """#!/bin/bash
 shift  # -K

@@ -30,22 +30,9 @@ from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.interruption import Unstarted
 from cosmogan.training.run_folder import Resumption
 from cosmogan.transforms import LogTransform
+from tests.cosmogan.training.recipes import PINNED, recipe
 
-RECIPE = """
-data: {batch_size: 4, slices_per_epoch: 24}
-model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
-  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
-  objective: {class_path: Relativistic}
-  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
-  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
-  pins: {class_path: StatisticPins}
-  max_slices: 120
-  generator_warmup: 40
-  final_lr: 0.1
-validation: {n_mocks: 8, draw: false}
-trainer: {accelerator: cpu}
-"""
+RECIPE = recipe(PINNED, max_slices=120, generator_warmup=40, final_lr=0.1)
 
 
 @pytest.fixture

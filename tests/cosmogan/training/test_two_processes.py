@@ -27,20 +27,11 @@ from cosmogan.training.fit import fit
 from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.interruption import Interrupted
 from cosmogan.transforms import LogTransform
+from tests.cosmogan.training.recipes import PINNED, ROOT, recipe, shorten_fits
 
-RECIPE = """
-data: {batch_size: 2, slices_per_epoch: 24}
-model:
-  generator: {class_path: SpectralPriorGenerator, init_args: {width: 4}}
-  critic: {class_path: PatchCritic, init_args: {patch: 16, width: 4}}
-  objective: {class_path: Relativistic}
-  penalty: {class_path: ZeroCentred, init_args: {gamma: 1.0, every: 2}}
-  transform: {class_path: GaussianisingTransform, init_args: {n_knots: 65}}
-  pins: {class_path: StatisticPins}
-  max_slices: 120
-validation: {n_mocks: 8, draw: false}
-trainer: {accelerator: cpu, devices: 2}
-"""
+RECIPE = recipe(
+    PINNED, data="batch_size: 2, slices_per_epoch: 24", trainer="accelerator: cpu, devices: 2", max_slices=120
+)
 N_STEPS = 6
 # Sums over slices in another order, through 6 steps of Adam, which magnifies rounding of the smallest gradients.
 ROUNDING = 2e-5
@@ -105,8 +96,7 @@ def work(folder: Path, rank: int) -> None:
         if (out, rank, module.n_steps) == ("cut", 1, 13):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    for name in ("_FIT_PIXELS", "_CALIBRATION_PIXELS"):
-        setattr(sys.modules["cosmogan.networks.spectral_prior.generator"], name, 2**13)
+    shorten_fits()
     CosmoGAN.on_fit_end = keep_state
     CosmoGAN.on_train_batch_start = raise_signal
     words = ["--config", str(folder / "recipe.yaml"), "--data.path", str(folder / "slices.h5")]
@@ -133,7 +123,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(rank)],
+            [sys.executable, "-m", "tests.cosmogan.training.test_two_processes", str(folder), str(rank)],
+            cwd=ROOT,
             env=environment | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"},
             stderr=subprocess.PIPE,
             text=True,
