@@ -28,11 +28,25 @@ def smooth(field: Tensor, kernel: Tensor) -> Tensor:
     reach, side = len(kernel) // 2, field.shape[-1]
     if not reach:
         return field
+    if reach > side:
+        # More than once around.
+        kernel, reach = _folded(kernel, side), side // 2
     # Sums of shifted planes: convolutions of one channel are several times slower.
-    rows = torch.cat([field[:, -reach:], field, field[:, :reach]], 1)
+    rows = torch.cat([field[:, side - reach :], field, field[:, :reach]], 1)
     field = reduce(add, (tap * rows[:, i : i + side] for i, tap in enumerate(kernel)))
-    columns = torch.cat([field[:, :, -reach:], field, field[:, :, :reach]], 2)
+    columns = torch.cat([field[:, :, side - reach :], field, field[:, :, :reach]], 2)
     return reduce(add, (tap * columns[:, :, i : i + side] for i, tap in enumerate(kernel)))
+
+
+def _folded(kernel: Tensor, side: int) -> Tensor:
+    """Return the taps that a periodic row of ``side`` pixels sees, ``(side // 2 * 2 + 1,)``: each pixel's once."""
+    reach = len(kernel) // 2
+    offsets = torch.arange(-reach, reach + 1, device=kernel.device)
+    half = side // 2
+    taps = torch.zeros(2 * half + 1, dtype=torch.float64, device=kernel.device)
+    # Offsets from -half on; of an even side the last place stays empty, since it is the first one again.
+    taps.scatter_add_(0, (offsets + half) % side, kernel.double())
+    return taps.to(kernel.dtype)
 
 
 def sharpen(field: Tensor, kernel: Tensor) -> Tensor:

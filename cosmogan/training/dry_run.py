@@ -48,7 +48,7 @@ def dry_run(module: CosmoGAN, data: SliceDataModule, trainer: L.Trainer, *, n_pr
         Lines of text: networks, memory, split of the data, steps, time, precision, devices.
     """
     out = Path(trainer.default_root_dir)
-    plan = Plan(module, data, n_processes=n_processes)
+    plan = Plan(module, data, n_processes=n_processes, max_passes=trainer.max_epochs)
     trial = Trial(plan)
     slices_per_epoch, max_slices, n_slices = (
         data.slices_per_epoch,
@@ -114,13 +114,20 @@ class Plan:
         Of the run.
     n_processes
         That share each step.
+    max_passes
+        Passes of ``data.slices_per_epoch`` slices, each ended by a validation, after which the run ends if it has not
+        seen ``model.max_slices`` before; no such end if None or -1.
     """
 
-    def __init__(self, module: CosmoGAN, data: SliceDataModule, *, n_processes: int) -> None:
+    def __init__(
+        self, module: CosmoGAN, data: SliceDataModule, *, n_processes: int, max_passes: int | None = None
+    ) -> None:
         self._module, self._data, self._n_processes = module, data, n_processes
         self._batch = data.batch_size * n_processes
         self.n_steps = math.ceil(module.max_slices / self._batch)
         self._between = max(1, math.ceil(data.slices_per_epoch / self._batch))
+        if max_passes is not None and max_passes >= 0:
+            self.n_steps = min(self.n_steps, max_passes * self._between)
         self.n_validations = math.ceil(self.n_steps / self._between)
         self._every = 1 if module.penalty is None else module.penalty.every
         # Kinds of steps repeat after so many.
@@ -166,7 +173,8 @@ class Announcement(L.Callback):
         assert isinstance(module, CosmoGAN)
         if not trainer.is_global_zero:
             return
-        plan = Plan(module, trainer.datamodule, n_processes=trainer.world_size)  # type: ignore[attr-defined]
+        data, passes = trainer.datamodule, trainer.max_epochs  # type: ignore[attr-defined]
+        plan = Plan(module, data, n_processes=trainer.world_size, max_passes=passes)
         sections = {
             "networks": count_cost(module.generator, module.critic).lines(),
             "data": plan.split(),

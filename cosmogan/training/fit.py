@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -34,6 +33,7 @@ from cosmogan.losses.wasserstein import Wasserstein  # noqa: F401
 from cosmogan.machine.ranks import find_rank
 from cosmogan.networks.autoencoder import AutoencoderCritic  # noqa: F401
 from cosmogan.networks.patch_critic import PatchCritic  # noqa: F401
+from cosmogan.settings_file import ambiguity, read_settings
 from cosmogan.text import plain_message
 from cosmogan.training.callbacks.alarms import Alarms
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
@@ -46,8 +46,13 @@ from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.interruption import Interrupted, Interruption, Unstarted, ended_by_signals
 from cosmogan.training.log import run_loggers
 from cosmogan.training.parser_messages import SEE, explain, nameable
-from cosmogan.training.run_folder import Resumption, find_resumption, prepare_folder, remove_checkpoints
+from cosmogan.training.run_folder import LAST, Resumption, find_resumption, prepare_folder, remove_checkpoints
+from cosmogan.training.trainer_options import DEFAULTS, require_callbacks, require_honoured
 
+# Of a recipe.
+_SECTIONS = ("seed_everything", "data", "model", "validation", "alarms", "trainer")
+# Text that may look like a number: a path, and days:hours:minutes:seconds.
+_TEXTS = ("--data.path", "--trainer.max_time")
 _FLAGS = ("--overwrite", "--resume", "--allow-changes", "--dry-run")
 # Of GANs with penalties: float16 overflows, and whole networks in bfloat16 lose the densest pixels.
 _PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16", None)
@@ -91,12 +96,7 @@ def _fit(words: list[str]) -> Path | None:
             save_config_callback=SaveConfigCallback,
             # A resumed run writes into its own folder; `find_resumption` keeps others out.
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-            },
+            trainer_defaults=DEFAULTS,
             auto_configure_optimizers=False,
         )
     except _Complete as complete:
@@ -109,7 +109,7 @@ def _fit(words: list[str]) -> Path | None:
             print(dry_run(cli.model, cli.datamodule, cli.trainer, n_processes=cli.n_processes))
         return None
     _train(cli)
-    return Path(cli.config.out) / "best.ckpt" if cli.trainer.is_global_zero else None
+    return _kept(Path(cli.config.out)) if cli.trainer.is_global_zero else None
 
 
 def _train(cli: _FitCLI) -> None:
@@ -129,6 +129,8 @@ def _train(cli: _FitCLI) -> None:
         if trainer.is_global_zero:
             cli.interruption.report(cli.model, out)
         raise
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {plain_message(str(error))}") from None
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
@@ -141,6 +143,18 @@ def _train(cli: _FitCLI) -> None:
             f"{checkpoint}: holds other networks than the recipe ({plain_message(str(error))[:200]} ...); go on with "
             "the recipe that it was made with"
         ) from None
+    # A limit of time or a callback may have ended the run between two validations, which write checkpoints.
+    if cli.model.n_slices_saved != cli.model.n_slices_seen:
+        trainer.save_checkpoint(out / LAST)
+
+
+def _kept(out: Path) -> Path:
+    """Return the checkpoint to use: the best one, or the last one where no validation has given a score."""
+    best, last = out / "best.ckpt", out / LAST
+    if best.exists():
+        return best
+    print(f"cosmogan fit: no validation gave a score; {last} is what the run ended with", file=sys.stderr)
+    return last
 
 
 class _Complete(Exception):  # noqa: N818, because it is none
@@ -150,7 +164,7 @@ class _Complete(Exception):  # noqa: N818, because it is none
         super().__init__(
             f"complete: {n_slices_seen:,} of {max_slices:,} slices; raise --model.max_slices to train longer"
         )
-        self.best = out / "best.ckpt"
+        self.best = _kept(out)
 
 
 class _Parser(LightningArgumentParser):
@@ -200,6 +214,7 @@ class _FitCLI(LightningCLI):
         config: Namespace = self.config
         out = Path(config.out)
         self.dry, self.overwrite = bool(config.dry_run), bool(config.overwrite)
+        require_honoured(config.trainer.as_dict())
         if config.trainer.precision not in _PRECISIONS:
             raise UserError(_precision_error(config.trainer.precision))
         self.resumes, self.resumption = config.resume, None
@@ -269,7 +284,9 @@ class _FitCLI(LightningCLI):
         try:
             self._distribute(trainer)
             named = trainer.callbacks or []
-            callbacks = [*(named if isinstance(named, list) else [named]), Announcement(), SliceProgress(), *kept]
+            named = named if isinstance(named, list) else [named]
+            require_callbacks(named)
+            callbacks = [*named, Announcement(), SliceProgress(), *kept]
             return super().instantiate_trainer(**kwargs, callbacks=[*callbacks, self.interruption])
         except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
@@ -339,14 +356,7 @@ def _find_recipes(word: str, before: str) -> str:
 
 def _readable(recipe: Path) -> Path:
     """Return the file if it is YAML that can be a recipe; the parser does not say which file is not."""
-    try:
-        content = yaml.safe_load(recipe.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{recipe}: {place}this is not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{recipe}: expected settings such as data, model and trainer, found {type(content).__name__}")
+    read_settings(recipe, expected="settings such as data, model and trainer")
     return recipe
 
 
@@ -366,6 +376,9 @@ def _with_values(words: list[str]) -> list[str]:
             name = name.replace("-", "_").replace("__", "--", 1)
             equals, value = ("=", "true") if not equals and behind not in ("true", "false") else (equals, value)
         plain.append(name + equals + value)
+        setting = name.lstrip("-").partition(".")[0] in _SECTIONS and name not in _TEXTS
+        if setting and (problem := ambiguity(value if equals else behind)):
+            raise UserError(f"{name}: {problem}")
     return plain
 
 

@@ -208,7 +208,7 @@ class CosmoGAN(L.LightningModule):
         self.average_halflife, self.average_rampup = average_halflife, average_rampup
         self.compile_mode, self.turn_mocks = compile, turn_mocks
         # Counted here and not from global_step, which counts two per batch when there are two optimisers.
-        self.n_slices_seen = self.n_steps = 0
+        self.n_slices_seen = self.n_steps = self.n_slices_saved = 0
         self._calibrated_at = -1
         self.slice_metadata: dict[str, Any] = {}
         self.training_realisations: list[int] = []
@@ -442,6 +442,7 @@ class CosmoGAN(L.LightningModule):
         """Add, as text, what `cosmogan export` needs beside the weights; and what the next row of the logs may need."""
         # Between validations, when a signal ends a run; the checkpoint refers to these very tensors.
         self._calibrate()
+        self.n_slices_saved = self.n_slices_seen
         checkpoint["latest"] = {name: float(value) for name, value in self._latest.items()}
         checkpoint["cosmogan"] = json.dumps(
             {
@@ -466,3 +467,4 @@ class CosmoGAN(L.LightningModule):
         self._latest = dict(checkpoint.get("latest", {}))
         training = json.loads(checkpoint["cosmogan"])["training"]
         self.n_slices_seen, self.n_steps = training["n_slices_seen"], training["n_steps"]
+        self.n_slices_saved = self.n_slices_seen

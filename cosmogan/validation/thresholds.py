@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from cosmogan.errors import UserError
+from cosmogan.settings_file import read_settings
 
 _SIGNIFICANCE = "significance"
 
@@ -58,14 +59,7 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
 
 
 def _read(path: Path, *, known: list[str]) -> dict[str, float]:
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file of thresholds") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(held, dict):
-        raise UserError(f"{path}: expected lines such as 'power_spectrum: 0.03', found {type(held).__name__}")
+    held = read_settings(path, expected="lines such as 'power_spectrum: 0.03'")
     for name, value in held.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)

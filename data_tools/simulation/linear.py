@@ -91,7 +91,8 @@ def linear_power(cosmology: Cosmology, k_max: float) -> PowerSpectrum:
 
     Returns
     -------
-        Function of the wave number in h/Mpc that gives P(k) in (Mpc/h)^3.
+        Function of the wave number in h/Mpc that gives P(k) in (Mpc/h)^3, and a `UserError` for wave numbers above
+        ``k_max`` or below 1e-4 h/Mpc (5e-5 / h where that is more).
 
     Raises
     ------
@@ -115,15 +116,20 @@ def linear_power(cosmology: Cosmology, k_max: float) -> PowerSpectrum:
     parameters.set_matter_power(redshifts=[0.0], kmax=1.1 * k_max * h)
     parameters.WantCls = False
     results = camb.get_results(parameters)
-    k, _, power = results.get_matter_power_spectrum(minkh=_K_MIN, maxkh=k_max, npoints=1000)
+    # CAMB's own table begins at a fixed k in 1/Mpc; asked for less, it returns next to nothing without a word.
+    k_min = max(_K_MIN, 1.001 * float(results.get_matter_transfer_data().transfer_data[0].min()))
+    k, _, power = results.get_matter_power_spectrum(minkh=k_min, maxkh=k_max, npoints=1000)
     scale = (_require(cosmology, "sigma8") / sigma_top_hat(k, power[0], _SIGMA8_RADIUS)) ** 2
     log_k, log_power = np.log(k), np.log(scale * power[0])
 
     def spectrum(wavenumber: np.ndarray) -> np.ndarray:
-        # Below the table, P ~ k^n_s; linear in log-log within it: 1000 points leave an error below 1e-4.
-        log_wavenumber = np.log(wavenumber)
-        below = np.minimum(log_wavenumber - log_k[0], 0.0)
-        return np.exp(np.interp(log_wavenumber, log_k, log_power) + n_s * below)
+        if len(outside := wavenumber[(wavenumber < k_min) | (wavenumber > k_max)]):
+            raise UserError(
+                f"the linear power spectrum is known for {k_min:.3g} <= k <= {k_max:.4g} h/Mpc, and asked for at "
+                f"{outside[0]:.4g}; choose a smaller box or fewer particles"
+            )
+        # Linear in log-log: 1000 points leave an error below 1e-4.
+        return np.exp(np.interp(np.log(wavenumber), log_k, log_power))
 
     return spectrum
 

@@ -210,6 +210,16 @@ def test_smoothing_is_that_of_the_slice_file():
     np.testing.assert_allclose(smooth(field.float(), generator.kernel).numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize("sigma", [1.0, 2.0, 2.4, 5.0, 30.0])
+def test_kernels_wider_than_the_slice_go_around(side: int, sigma: float):
+    field = torch.exp(noise(2, side, side)).double()
+    expected = [gaussian_filter(f, sigma, mode="wrap", truncate=4.0) for f in field.numpy()]
+    found = smooth(field, gaussian_kernel(sigma).double()).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(1.05 * found / expected - 1).min() > 1e-5
+
+
 @pytest.mark.parametrize("chance", [1.0, 0.4])
 def test_pixels_are_whole_numbers_of_particles(chance: float):
     torch.manual_seed(0)

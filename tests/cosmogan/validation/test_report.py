@@ -307,7 +307,7 @@ class TestCommand:
             ("peaks: .nan", "expected a number"),
             ("peaks: many", "found 'many'"),
             ("0.1", "expected lines such as"),
-            ("[", "cannot be read as YAML"),
+            ("[", "this is not YAML"),
         ],
     )
     def test_thresholds(self, files: list[str], tmp_path: Path, text: str, words: str) -> None:

@@ -1,6 +1,7 @@
 """Growth factors, the spectrum from CAMB and the field drawn from it."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,12 +60,27 @@ def test_dark_energy_that_is_not_constant_is_refused():
 
 def test_camb_spectrum_has_the_sigma8_asked_for():
     power = linear_power(RODRIGUEZ2018, 10.0)
-    k = np.geomspace(1e-4, 30, 20_000)
+    k = np.geomspace(1e-4, 15, 20_000)
     sigma8 = sigma_top_hat(k, power(k), 8.0)
     assert off(sigma8, 0.811) < SIGMA8_TOLERANCE
     assert off(1.05 * sigma8, 0.811) > SIGMA8_TOLERANCE
     # The peak of a LCDM spectrum lies at the horizon at equality, near 0.015 h/Mpc.
     assert 0.01 < k[np.argmax(power(k))] < 0.02
+
+
+def test_low_h_has_power_at_the_largest_scales():
+    power = linear_power(replace(RODRIGUEZ2018, h=0.4), 1.0)
+    k = np.array([1.3e-4, 2.6e-4])
+    # Above the horizon at equality P ~ k^n_s, to a per cent.
+    low, high = power(k)
+    assert high / low == pytest.approx(2**RODRIGUEZ2018.n_s, rel=0.02)
+
+
+@pytest.mark.parametrize("k", [[0.1, 20.0], [[5e-5, 0.1]]])
+def test_wave_numbers_outside_the_table_are_refused(k: list):
+    power = linear_power(RODRIGUEZ2018, 10.0)
+    with pytest.raises(UserError, match=r"known for 0\.0001 <= k <= 15 h/Mpc"):
+        power(np.array(k))
 
 
 def test_missing_camb_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
