@@ -170,9 +170,7 @@ def compare_candidates(
                 device=device,
             )
             if two_sample:
-                # The floor belongs to the reference alone.
-                same = comparisons[0].samples[-1].scores[0].floor if comparisons else None
-                tested = compare_two_sample(reader, simulation, seed=seed, device=device, floor=same)
+                tested = compare_two_sample(reader, simulation, seed=seed, device=device)
                 comparison = replace(comparison, samples=(*comparison.samples, tested))
             comparisons.append(comparison)
         return tuple(comparisons)

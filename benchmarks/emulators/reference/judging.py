@@ -137,17 +137,15 @@ def record_statistics(
     return plain
 
 
-def add_two_sample(
-    record: dict[str, Any], name: str, path: Path, test: Path, *, floor: float | None, device: torch.device
-) -> float | None:
-    """Test one candidate, or the simulations themselves, by a network; return the floor for the next one."""
+def add_two_sample(record: dict[str, Any], name: str, path: Path, test: Path, *, device: torch.device) -> None:
+    """Test one candidate, or the simulations themselves, by networks that learn to tell."""
     with SliceReader(path) as mocks, SliceReader(test) as reference:
-        tested = compare_two_sample(mocks, reference, device=device, floor=floor)
+        tested = compare_two_sample(mocks, reference, device=device)
     rows = (record[SIMULATIONS] if name == SIMULATIONS else record["candidates"][name])["rows"]
     for one in tested.scores:
         found = {"value": one.value, "floor": one.floor, "outcome": judge_score(one, load_thresholds()).outcome}
+        found |= {"p_value": tested.p_value, "n_orders": tested.n_orders}
         rows[one.name] = scoreboard.plain({"title": one.title, "units": one.units, "test": found})
-    return tested.scores[0].floor
 
 
 def draw(comparisons: tuple[Comparison, ...], path: Path) -> None:

@@ -351,15 +351,9 @@ class Reference(Journal):
             if self.clock.left < needed:
                 self.say(f"{key}: left out, there is no time for it; a larger --minutes goes on here")
                 raise OutOfTime
-            with self.stage(key) as found:
-                before = self.state.get(f"floor {box}")
-                floor = judging.add_two_sample(
-                    record, name, path, self.slices(box, "test"), floor=before, device=self.device
-                )
-                self.state[f"floor {box}"] = floor
+            with self.stage(key):
+                judging.add_two_sample(record, name, path, self.slices(box, "test"), device=self.device)
                 judging.write_json(self.record_file(box), record)
-                found["floor"] = floor
-            # The first one made the floor, too.
             self.state["two_sample_seconds"] = self.state["done"][key]["seconds"]
 
     def another_command(self) -> bool:

@@ -1,4 +1,4 @@
-"""Two-sample test: a network learns on half of the realisations and is asked about the other half."""
+"""Two-sample test: networks learn on half of the realisations and are asked about the other half."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from cosmogan.errors import UserError
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceReader
+from cosmogan.statistics.exchange import exchange_test
 from cosmogan.statistics.two_sample import (
     N_STEPS,
     SliceClassifier,
@@ -20,11 +22,16 @@ from cosmogan.statistics.two_sample import (
 from cosmogan.validation.score import SampleComparison, Score
 
 NAME, TITLE = "two_sample", "Two-sample test by a network"
-QUANTITY = "score of the network (logit), high for mocks"
+QUANTITY = "mean rank of the networks' scores, high for mocks"
 # Slices of either file that take part: all that a network of this size can use, in half a gigabyte each.
 _MAX_SLICES, _MAX_PIXELS = 4096, 2**27
 # Fewer slices teach a network nothing.
 _MIN_SLICES = 8
+# Trainings with other weights, batches and held-out boxes, of whose scores the ranks are averaged: the AUC of one alone
+# moves by chance.
+N_TRAININGS = 3
+# A p-value below this is called a difference.
+_LEVEL = 0.05
 # Fewer test realisations than this do not know their own scatter well.
 _FEW = 4
 # Ways to take the test realisations as two halves, of which the floor is the rms.
@@ -57,13 +64,14 @@ def compare_two_sample(
     seed: int = 0,
     device: torch.device | str = "cpu",
     n_steps: int = N_STEPS,
-    floor: float | None = None,
+    n_trainings: int = N_TRAININGS,
 ) -> SampleComparison:
-    """Train a network to tell two files apart and ask it about slices of realisations that it has not seen.
+    """Train networks to tell two files apart and ask them about slices of realisations that they have not seen.
 
     Slabs of one box resemble each other, so whole realisations of the reference go to one half or the other; a network
-    that only knows its training boxes by heart then gains nothing. Slices that are cut from no box (axis 255), as a
-    generator writes them, are independent of each other.
+    that only remembers its training boxes then gains nothing. Slices that are cut from no box (axis 255), as a
+    generator writes them, are independent of each other; for the p-value they are put into as many groups as there are
+    boxes to ask about.
 
     Parameters
     ----------
@@ -76,16 +84,16 @@ def compare_two_sample(
     device
         Where to compute.
     n_steps
-        Steps of training; two trainings where the reference has four realisations or more, one otherwise.
-    floor
-        That of an earlier call with the same reference and seed, which takes as long as the rest.
+        Steps of each training, at most; it ends where boxes held out of it are told no better.
+    n_trainings
+        Networks, each trained from other random numbers.
 
     Returns
     -------
-        With one score, AUC - 0.5: the excess over chance of the probability that the network gives a random mock a
+        With one score, AUC - 0.5: the excess over chance of the probability that the networks give a random mock a
         higher score than a random simulated slice. Values below chance count as 0. The floor is the typical deviation
-        of the AUC from 0.5, either way, for a network that learned to tell one quarter of the realisations from another
-        and is asked about the rest, taken as two halves.
+        of the AUC from 0.5, either way, between two halves of the simulations that are asked about. `p_value` is that
+        of exchanging the labels of whole boxes (`cosmogan.statistics.exchange`).
 
     Raises
     ------
@@ -101,22 +109,46 @@ def compare_two_sample(
             f"reference {len(reference_training)} and {len(reference_test)}."
         )
         return SampleComparison(name=NAME, title=TITLE, scores=(_score(np.nan),), quantity=QUANTITY, notes=(note,))
-    network = _train(training, reference_training, seed=seed, n_steps=n_steps, device=device)
-    scores, reference_scores = network.scores(test.density), network.scores(reference_test.density)
+    networks = [
+        _train(training, reference_training, seed=seed + number, n_steps=n_steps, device=device)
+        for number in range(n_trainings)
+    ]
+    ours = [network.scores(test.density) for network in networks]
+    theirs = [network.scores(reference_test.density) for network in networks]
+    # One score per slice: the mean rank among all that were asked about.
+    ranks = np.mean([rankdata(np.concatenate(pair)) for pair in zip(ours, theirs, strict=True)], axis=0)
+    scores, reference_scores = np.split(ranks / len(ranks), [len(test)])
     estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
-    if floor is None:
-        floor = _floor(reference_training, reference_test, seed=seed, n_steps=n_steps, device=device)
+    alone = test.n_groups == len(test)
+    boxes = np.arange(len(test)) * reference_test.n_groups // len(test) if alone else test.groups
+    exchanged = exchange_test(
+        scores, reference_scores, mock_groups=boxes, simulation_groups=reference_test.groups, seed=seed
+    )
+    floor = _floor(reference_scores, reference_test.groups, seed)
     # Without a scatter between realisations, that between slices would claim too much.
     error = "" if estimate.sigmas is None else f" ± {estimate.error:.3f}"
+    steps = sorted(network.n_slices_seen for network in networks)
     explanation = (
-        f"A network of {sum(p.numel() for p in network.parameters()):,} parameters learned to tell {len(training):,} "
-        f"mocks from {reference_training}, by {network.n_slices_seen:,} views of {network.tile} x {network.tile} "
-        f"pixels, and was asked about {len(test):,} other mocks and {reference_test}. A mock gets the higher score "
-        f"with probability {estimate.auc:.3f}{error} (AUC; 0.5 is chance, 1 full distinction)."
+        f"{n_trainings} networks of {sum(p.numel() for p in networks[0].parameters()):,} parameters learned to tell "
+        f"{len(training):,} mocks from {reference_training}, by {steps[0]:,} to {steps[-1]:,} views of "
+        f"{networks[0].tile} x {networks[0].tile} pixels, and were asked about {len(test):,} other mocks and "
+        f"{reference_test}. By the mean rank of their scores a mock stands higher with probability "
+        f"{exchanged.auc:.3f}{error} (AUC; 0.5 is chance, 1 full distinction). Of the {exchanged.n_orders:,} ways to call that many boxes mocks, a share of "
+        f"p = {exchanged.p:.3g} has so large an AUC."
     )
+    if exchanged.n_drawn < exchanged.n_orders:
+        explanation += f" ({exchanged.n_drawn:,} of them were tried.)"
+    if alone:
+        explanation += f" The mocks are independent slices, taken as {reference_test.n_groups} boxes."
     if floor is not None:
-        explanation += f" Simulations against simulations, learned and asked alike: 0.5 ± {floor:.3f}."
+        explanation += f" Halves of these simulations against each other: 0.5 ± {floor:.3f}."
     notes = []
+    if exchanged.least_p > _LEVEL * (1 - 1e-9):
+        notes.append(
+            f"The two-sample test asks about so few boxes that p cannot be below {exchanged.least_p:.2g}, however "
+            "different the mocks are; eight realisations or more of the reference, and of mocks that are cut from "
+            "boxes, can show a difference at p = 0.015."
+        )
     for name, reader, part in (("mocks", mocks, test), ("reference", reference, reference_test)):
         if part.n_groups == 1:
             one_box = len(np.unique(reader.realisation)) == 1
@@ -150,6 +182,8 @@ def compare_two_sample(
         scores=(_score(max(estimate.auc - 0.5, 0.0), floor=floor, sigmas=sigmas),),
         quantity=QUANTITY,
         distributions={"mocks": scores, "simulation": reference_scores},
+        p_value=exchanged.p,
+        n_orders=exchanged.n_orders,
         explanation=explanation,
         notes=tuple(notes),
     )
@@ -206,15 +240,12 @@ def _train(
     )
 
 
-def _floor(training: _Slices, test: _Slices, *, seed: int, n_steps: int, device: torch.device | str) -> float | None:
-    """Return how far from 0.5 the AUC is where there is nothing to find; None for fewer than four realisations."""
-    if min(training.n_groups, test.n_groups) < 2:
+def _floor(scores: np.ndarray, groups: np.ndarray, seed: int) -> float | None:
+    """Return how far from 0.5 the AUC of halves of the simulations is; None for a single realisation."""
+    if len(np.unique(groups)) < 2:
         return None
     rng = np.random.default_rng(seed)
-    first = hold_out(training.groups, 0.5, rng)
-    halves = [_Slices(training.density[half], training.groups[half]) for half in (first, ~first)]
-    scores = _train(*halves, seed=seed, n_steps=n_steps, device=device).scores(test.density)
-    splits = [hold_out(test.groups, 0.5, rng) for _ in range(_N_SPLITS)]
+    splits = [hold_out(groups, 0.5, rng) for _ in range(_N_SPLITS)]
     return float(np.sqrt(np.mean([(area_under_curve(scores[half], scores[~half]) - 0.5) ** 2 for half in splits])))
 
 
