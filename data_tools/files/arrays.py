@@ -168,6 +168,9 @@ class Hdf5Array(AbstractArray):
             except _HDF5_ERRORS as error:
                 raise UserError(f"{name}: cannot be read ({_first_line(error)})") from None
         super().__init__(name, shape or (), dtype)
+        self._packing = _packing(path, dataset)
+        if self._packing.packed:
+            self.dtype = np.dtype(np.float64)
         if incomplete:
             raise UserError(
                 f"{name}: keeps its values in other files or was never written to the end; give a whole file"
@@ -176,7 +179,111 @@ class Hdf5Array(AbstractArray):
     def _read(self, index: Index) -> np.ndarray:
         with open_hdf5(self._path) as handle:
             part: np.ndarray = handle[self._dataset][index]
-        return part
+        return self._packing.unpack(part, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packing:
+    """What the attributes of a data set say of its values, by the conventions of climate and forecast files (CF).
+
+    Parameters
+    ----------
+    scale, offset
+        Value of a stored number: ``scale * number + offset``.
+    unsigned
+        Type that signed integers stand for.
+    missing
+        Stored numbers that mean: no value.
+    low, high
+        Bounds of stored numbers; outside there is no value.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    unsigned: np.dtype[Any] | None = None
+    missing: tuple[float, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def packed(self) -> bool:
+        """Whether values are others than the stored numbers."""
+        return (self.scale, self.offset) != (1.0, 0.0)
+
+    def unpack(self, part: np.ndarray, name: str) -> np.ndarray:
+        """Return the values of stored numbers.
+
+        Raises
+        ------
+        UserError
+            If one of them stands for no value.
+        """
+        if self.unsigned is not None:
+            part = part.view(self.unsigned.newbyteorder(part.dtype.byteorder))
+        for number in self.missing:
+            absent = part == np.asarray(number, part.dtype)
+            if absent.any():
+                raise UserError(
+                    f"{name}: {int(absent.sum())} values are missing (stored as {number:g}, its fill value); a density "
+                    "with holes is no whole box; fill them, or give a field without"
+                )
+        if (self.low > -math.inf or self.high < math.inf) and ((part < self.low) | (part > self.high)).any():
+            raise UserError(
+                f"{name}: values from {part.min():g} to {part.max():g} leave its valid range ({self.low:g} to "
+                f"{self.high:g}), so that some are missing; fill them, or correct the attribute"
+            )
+        return part * self.scale + self.offset if self.packed else part
+
+
+# What netCDF writes where nothing was written, by type; it never does so for single bytes.
+_NETCDF_FILL = {
+    "i2": -32767.0,
+    "u2": 65535.0,
+    "i4": -2147483647.0,
+    "u4": 4294967295.0,
+    "f4": 9.969209968386869e36,
+    "f8": 9.969209968386869e36,
+}
+
+
+def _packing(path: Path, dataset: str) -> _Packing:
+    """Read what a data set says of its values."""
+    with open_hdf5(path) as handle:
+        found = handle[dataset]
+        kind = found.dtype.newbyteorder("=")
+
+        def number(name: str) -> float | None:
+            value = np.asarray(found.attrs[name]).ravel() if name in found.attrs else np.empty(0)
+            if name in found.attrs and (value.size != 1 or value.dtype.kind not in "iuf"):
+                raise UserError(
+                    f"{path}: {dataset}: its attribute {name} is {found.attrs[name]!r}; expected one number"
+                )
+            return float(value[0]) if value.size else None
+
+        try:
+            bounds = np.asarray(found.attrs.get("valid_range", (-math.inf, math.inf)), float).ravel()
+            low, high = number("valid_min"), number("valid_max")
+            missing = [value for name in ("_FillValue", "missing_value") if (value := number(name)) is not None]
+            if "_NCProperties" in handle.attrs and "_FillValue" not in found.attrs:
+                missing += [value for value in (_NETCDF_FILL.get(kind.str[1:]),) if value is not None]
+            scale, offset = number("scale_factor"), number("add_offset")
+            word = str(found.attrs.get("_Unsigned", "false")).strip("b'\"").lower()
+        except _HDF5_ERRORS as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path}: {dataset}: its attributes cannot be read ({_first_line(error)})") from None
+    if bounds.size != 2:
+        raise UserError(f"{path}: {dataset}: its attribute valid_range has {bounds.size} numbers; expected two")
+    if scale is not None and not (math.isfinite(scale) and scale != 0):
+        raise UserError(f"{path}: {dataset}: its attribute scale_factor is {scale}; expected a number other than 0")
+    return _Packing(
+        scale=1.0 if scale is None else scale,
+        offset=0.0 if offset is None else offset,
+        unsigned=np.dtype(f"u{kind.itemsize}") if word == "true" and kind.kind == "i" else None,
+        missing=tuple(value for value in missing if not math.isnan(value)),
+        low=float(bounds[0]) if low is None else low,
+        high=float(bounds[1]) if high is None else high,
+    )
 
 
 @dataclass(frozen=True)
@@ -230,6 +337,33 @@ def hdf5_member(group: h5py.Group, name: str) -> object:
         return group.get(name)
     except _HDF5_ERRORS:
         return None
+
+
+def hdf5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the places and shapes of the data sets of an HDF5 file, in groups too.
+
+    Raises
+    ------
+    UserError
+        If it is not one, or damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def look(group: h5py.Group, place: str, above: tuple[Any, ...]) -> None:
+        # A link may lead back to a group that holds it.
+        for name in group:
+            member = hdf5_member(group, name)
+            if isinstance(member, h5py.Dataset):
+                shapes[place + name] = member.shape or ()
+            elif isinstance(member, h5py.Group) and member.id not in above:
+                look(member, f"{place}{name}/", (*above, member.id))
+
+    with open_hdf5(path) as handle:
+        try:
+            look(handle, "", (handle["/"].id,))
+        except _HDF5_ERRORS as error:
+            raise UserError(f"{path}: is a damaged HDF5 file ({_first_line(error)})") from None
+    return shapes
 
 
 def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -54,6 +54,7 @@ def convert(
     redshift: float | None = None,
     cosmology: str | None = None,
     params: str | None = None,
+    columns: str | None = None,
     dataset: str | None = None,
     layout: str | None = None,
     slices_per_realisation: int | None = None,
@@ -105,6 +106,9 @@ def convert(
         Parameters that files do not say, such as "omega_m=0.3 h=0.7".
     params
         Table of parameters per simulation; "none" to go without where a format has one.
+    columns
+        Names of the columns of that table in order, such as "Omega_m,sigma8", where neither its first line nor the
+        format says them.
     dataset
         Name of the array in a plain HDF5 file or archive.
     layout
@@ -155,6 +159,7 @@ def convert(
         layout=layout,
         dataset=dataset,
         params=params,
+        columns=columns,
         assignment=assignment,
         periodic=periodic,
         smoothed=smoothed,

@@ -32,6 +32,7 @@ _ONLY_FOR = {
     "slices_per_realisation": ("plain",),
     "dataset": ("plain", "3dcosmo"),
     "params": ("camels", "quijote"),
+    "columns": ("camels", "quijote"),
 }
 _KINDS = {b"\x89HDF\r\n\x1a\n": "hdf5", b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 

@@ -133,8 +133,9 @@ def compare_two_sample(
         f"{len(training):,} mocks from {reference_training}, by {steps[0]:,} to {steps[-1]:,} views of "
         f"{networks[0].tile} x {networks[0].tile} pixels, and were asked about {len(test):,} other mocks and "
         f"{reference_test}. By the mean rank of their scores a mock stands higher with probability "
-        f"{exchanged.auc:.3f}{error} (AUC; 0.5 is chance, 1 full distinction). Of the {exchanged.n_orders:,} ways to call that many boxes mocks, a share of "
-        f"p = {exchanged.p:.3g} has so large an AUC."
+        f"{exchanged.auc:.3f}{error} (AUC; 0.5 is chance, 1 full distinction). Of the "
+        f"{exchanged.n_orders:,} ways to call that many boxes mocks, a share of p = {exchanged.p:.3g} has so large an "
+        "AUC."
     )
     if exchanged.n_drawn < exchanged.n_orders:
         explanation += f" ({exchanged.n_drawn:,} of them were tried.)"

@@ -1,6 +1,7 @@
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +18,8 @@ from tests.data_tools.published import published_files as files
 # float32 resolves 6e-8; a density is at most three roundings from its float64 value.
 DENSITY_ROUNDING = 3e-7
 PLAIN = {"box_size": "100 Mpc/h", "redshift": 0.0}
+# A shape (n, n, n) may be a stack of n slices as well.
+CUBE = PLAIN | {"layout": "cubes"}
 FIELD = files.density(np.random.default_rng(0), 8, 8, 8)
 STACK = PLAIN | {"thickness": "2 Mpc/h", "periodic": False}
 
@@ -252,7 +255,7 @@ def test_cosmogan_maps_have_to_be_explained(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["cube.npy", "cube.npz", "cube.h5"])
 def test_plain_cubes_of_every_container(tmp_path: Path, name: str):
-    read = converted(files.write_plain_cube(tmp_path, name=name), cosmology="omega_m=0.3, h=0.5", **PLAIN)
+    read = converted(files.write_plain_cube(tmp_path, name=name), cosmology="omega_m=0.3, h=0.5", **CUBE)
     cube = files.density(np.random.default_rng(6), 8, 8, 8)
     np.testing.assert_allclose(read.slices, slabs(cube), rtol=DENSITY_ROUNDING)
     assert read.metadata.cosmology.known() == {"omega_m": 0.3, "h": 0.5}
@@ -266,14 +269,14 @@ def test_plain_cubes_of_every_container(tmp_path: Path, name: str):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_types_and_orders_of_bytes_make_no_difference(tmp_path: Path, dtype: str, order: str):
     cube = files.counts(np.random.default_rng(0), 8, 2)
-    read = converted(npy(tmp_path, np.asarray(cube, dtype, order=order)), **PLAIN)
+    read = converted(npy(tmp_path, np.asarray(cube, dtype, order=order)), **CUBE)
     np.testing.assert_array_equal(read.slices, slabs(cube))
 
 
 def test_half_precision_of_delta_is_kept(tmp_path: Path):
     delta = (FIELD - 1).astype(np.float16)
     delta[0, 0, 0] -= np.float16(delta.mean(dtype=np.float64) * delta.size)
-    read = converted(npy(tmp_path, delta), quantity="delta", **PLAIN)
+    read = converted(npy(tmp_path, delta), quantity="delta", **CUBE)
     expected = slabs(delta.astype(np.float64) + 1)
     np.testing.assert_allclose(read.slices, expected / expected.mean(), rtol=DENSITY_ROUNDING, atol=DENSITY_ROUNDING)
 
@@ -281,14 +284,14 @@ def test_half_precision_of_delta_is_kept(tmp_path: Path):
 def test_slabs_sum_counts_and_average_densities(tmp_path: Path):
     cube = files.counts(np.random.default_rng(0), 8, 5)
     path = npy(tmp_path, cube)
-    counted = converted(path, slabs=4, **PLAIN)
+    counted = converted(path, slabs=4, **CUBE)
     np.testing.assert_array_equal(counted.slices, slabs(cube, depth=2))
     assert (counted.metadata.mean_count, counted.metadata.thickness) == (10.0, 25.0)
     np.testing.assert_array_equal(counted.position[:4], [0.0, 25.0, 50.0, 75.0])
-    density = converted(path, slabs=4, store="density", **PLAIN)
+    density = converted(path, slabs=4, store="density", **CUBE)
     np.testing.assert_allclose(density.slices, slabs(cube, depth=2) / 10, rtol=DENSITY_ROUNDING)
     with pytest.raises(UserError, match="does not divide"):
-        converted(path, slabs=3, **PLAIN)
+        converted(path, slabs=3, **CUBE)
 
 
 def smooth(slices: np.ndarray, sigma: float) -> np.ndarray:
@@ -304,13 +307,13 @@ def smooth(slices: np.ndarray, sigma: float) -> np.ndarray:
 def test_smoothing_is_that_of_the_slice_format(tmp_path: Path):
     cube = files.counts(np.random.default_rng(0), 16, 5)
     path = npy(tmp_path, cube)
-    read = converted(path, smoothing=1.3, **PLAIN)
+    read = converted(path, smoothing=1.3, **CUBE)
     # Sums of some 100 float32 products.
     np.testing.assert_allclose(read.slices, smooth(slabs(cube) / 5, 1.3), rtol=3e-6, atol=1e-6)
     assert (read.metadata.smoothing, read.metadata.quantity) == (1.3, "density")
     with pytest.raises(UserError, match="smoothed counts"):
-        converted(path, smoothing=1.3, store="counts", **PLAIN)
-    already = converted(path, smoothing=3.0, smoothed=4.0, **PLAIN)
+        converted(path, smoothing=1.3, store="counts", **CUBE)
+    already = converted(path, smoothing=3.0, smoothed=4.0, **CUBE)
     assert already.metadata.smoothing == 5.0
 
 
@@ -326,10 +329,11 @@ def test_stacks_of_slices_keep_their_realisations(tmp_path: Path):
     assert not channel.metadata.periodic
 
 
-def test_as_many_slices_as_pixels_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_as_many_slices_as_pixels_are_asked_about(tmp_path: Path):
     path = files.write_plain_cube(tmp_path)
-    assert len(converted(path, **PLAIN).slices) == 24
-    assert "--layout slices" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--layout cubes or --layout slices"):
+        converted(path, **PLAIN)
+    assert len(converted(path, **CUBE).slices) == 24
     assert len(converted(path, layout="slices", **STACK).slices) == 8
 
 
@@ -343,7 +347,7 @@ def test_as_many_slices_as_pixels_can_be_said(tmp_path: Path, capsys: pytest.Cap
     ],
 )
 def test_clear_values_are_recognised(tmp_path: Path, values: np.ndarray, quantity: str, capsys):
-    read = converted(npy(tmp_path, values), **PLAIN)
+    read = converted(npy(tmp_path, values), **CUBE)
     assert f"values are {quantity}, detected" in capsys.readouterr().err
     mean = 3 if quantity == "counts" else 1
     assert read.slices.mean(dtype=np.float64) == pytest.approx(mean, rel=DENSITY_ROUNDING)
@@ -365,7 +369,7 @@ def test_clear_values_are_recognised(tmp_path: Path, values: np.ndarray, quantit
 )
 def test_values_in_doubt_are_asked_for(tmp_path: Path, values: np.ndarray):
     with pytest.raises(UserError, match=r"--quantity|logarithm"):
-        converted(npy(tmp_path, values), **PLAIN)
+        converted(npy(tmp_path, values), **CUBE)
 
 
 def test_the_user_decides_what_values_are(tmp_path: Path):
@@ -374,11 +378,11 @@ def test_the_user_decides_what_values_are(tmp_path: Path):
         (2 * FIELD / (FIELD + 4) - 1, {"quantity": "scaled", "scale": 4.0}),
         (FIELD * 1.002, {"quantity": "density"}),
     ):
-        read = converted(npy(tmp_path, values), **PLAIN, **options)
+        read = converted(npy(tmp_path, values), **CUBE, **options)
         np.testing.assert_allclose(read.slices, slabs(FIELD), rtol=2e-6)
     for wrong in ("counts", "delta"):
         with pytest.raises(UserError):
-            converted(npy(tmp_path, FIELD), quantity=wrong, **PLAIN)
+            converted(npy(tmp_path, FIELD), quantity=wrong, **CUBE)
 
 
 def test_counts_beyond_uint16_become_densities_when_asked(tmp_path: Path):
@@ -386,9 +390,9 @@ def test_counts_beyond_uint16_become_densities_when_asked(tmp_path: Path):
     cube[1, 2, 3] = 70_000
     path = npy(tmp_path, cube)
     with pytest.raises(UserError, match="--store density"):
-        converted(path, **PLAIN)
+        converted(path, **CUBE)
     assert not (tmp_path / "slices.h5").exists()
-    read = converted(path, store="density", **PLAIN)
+    read = converted(path, store="density", **CUBE)
     np.testing.assert_allclose(read.slices, slabs(cube) / cube.mean(), rtol=DENSITY_ROUNDING)
 
 
@@ -396,8 +400,8 @@ def test_counts_of_different_means_do_not_share_a_file(tmp_path: Path):
     rng = np.random.default_rng(0)
     paths = [npy(tmp_path, files.counts(rng, 8, mean), f"{mean}.npy") for mean in (20, 21)]
     with pytest.raises(UserError, match="--store density"):
-        converted(*paths, **PLAIN)
-    read = converted(*paths, store="density", **PLAIN)
+        converted(*paths, **CUBE)
+    read = converted(*paths, store="density", **CUBE)
     assert read.slices[24:].mean(dtype=np.float64) == pytest.approx(1, rel=DENSITY_ROUNDING)
 
 
@@ -419,7 +423,7 @@ def test_counts_of_different_means_do_not_share_a_file(tmp_path: Path):
 )
 def test_what_is_missing_or_wrong_is_said(tmp_path: Path, options: dict, expected: str):
     with pytest.raises(UserError, match=expected):
-        converted(files.write_plain_cube(tmp_path), **(PLAIN | options))
+        converted(files.write_plain_cube(tmp_path), **(CUBE | options))
     assert not (tmp_path / "slices.h5").exists()
 
 
@@ -434,9 +438,9 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_pieces_do_not_show(tmp_path: Path, order: str):
     path = npy(tmp_path, np.asarray(files.density(np.random.default_rng(2), 32, 32, 32), np.float32, order=order))
-    whole = converted(path, smoothing=1.0, slabs=16, **PLAIN)
+    whole = converted(path, smoothing=1.0, slabs=16, **CUBE)
     # Room for some slices of 32^2 pixels only.
-    pieces = converted(path, smoothing=1.0, slabs=16, memory="200 kB", **PLAIN)
+    pieces = converted(path, smoothing=1.0, slabs=16, memory="200 kB", **CUBE)
     np.testing.assert_array_equal(pieces.slices, whole.slices)
     np.testing.assert_array_equal(pieces.position, whole.position)
 
@@ -461,7 +465,7 @@ def test_memory_is_that_of_the_pieces(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(NpyArray, "_read", spy)
     tracemalloc.start()
-    convert([str(path)], out=str(tmp_path / "slices.h5"), memory=f"{budget} B", **PLAIN)
+    convert([str(path)], out=str(tmp_path / "slices.h5"), memory=f"{budget} B", **CUBE)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert largest <= 2**18
@@ -484,7 +488,7 @@ def test_convert_makes_the_same_slices_as_slice(tmp_path: Path):
             [str(tmp_path / "snapshot.hdf5")], out=str(tmp_path / "a.h5"), pixels=16, overwrite=True, **options
         )
         sliced = read_slices(tmp_path / "a.h5")
-        ours = converted(npy(tmp_path, cube), store="density", **PLAIN, **options)
+        ours = converted(npy(tmp_path, cube), store="density", **CUBE, **options)
         np.testing.assert_allclose(ours.slices, sliced.slices, rtol=DENSITY_ROUNDING, atol=DENSITY_ROUNDING)
         np.testing.assert_array_equal(ours.axis, sliced.axis)
         np.testing.assert_allclose(ours.position, sliced.position, rtol=1e-6)
@@ -539,14 +543,14 @@ def test_what_is_published_can_be_overruled(tmp_path: Path):
     ["df_m_8_CIC_z=0.0.5.npy", "df_m_8_CIC_z=..npy", "Maps_Mtot_SIMBA_LH_z=1.1.1.npy", "Om0.3.1_Sg0.8_H70.npy"],
 )
 def test_names_with_odd_numbers_are_plain(tmp_path: Path, name: str):
-    with pytest.raises(UserError, match="--box-size"):
+    with pytest.raises(UserError, match="--layout"):
         converted(npy(tmp_path, FIELD, name))
 
 
 def test_the_command_line_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = files.write_plain_cube(tmp_path)
     out = str(tmp_path / "slices.h5")
-    words = ["convert", str(path), "--out", out, "--box-size", "100 Mpc/h", "--periodic", "true"]
+    words = ["convert", str(path), "--out", out, "--box-size", "100 Mpc/h", "--periodic", "true", "--layout", "cubes"]
     assert main(words) == 2
     assert "--redshift" in capsys.readouterr().err
     assert main([*words, "--redshift", "0"]) == 0
@@ -559,5 +563,139 @@ def test_large_floats_are_not_taken_for_counts(tmp_path: Path):
     masses = (3e9 * np.random.default_rng(0).lognormal(size=(8, 8, 8))).astype(np.float32)
     np.save(tmp_path / "mass.npy", masses)
     with pytest.raises(UserError, match=r"mass\.npy.*say what the values are"):
-        convert([str(tmp_path / "mass.npy")], out=str(tmp_path / "out.h5"), layout="cubes", smoothing=1.0, **PLAIN)
+        convert([str(tmp_path / "mass.npy")], out=str(tmp_path / "out.h5"), smoothing=1.0, **CUBE)
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_columns_of_camels_tables_are_those_of_their_first_line(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path)
+    table = tmp_path / "params_LH_IllustrisTNG.txt"
+    rows = np.loadtxt(table)
+    # As Ramses orders them, with a column of names in front and one of seeds behind.
+    lines = ["# Name Omega_m sigma_8 ASN1 ASN2 AAGN1 AAGN2 seed"]
+    lines += [" ".join([f"LH_{i}", *map(repr, row.tolist()), str(45_000 + i)]) for i, row in enumerate(rows)]
+    table.write_text("\n".join(lines))
+    read = converted(path)
+    assert set(read.conditions) == set(files.CAMELS_COLUMNS)
+    for name, column in (("sigma8", 1), ("A_SN1", 2), ("A_SN2", 3), ("A_AGN1", 4), ("A_AGN2", 5)):
+        np.testing.assert_array_equal(read.conditions[name][::15], rows[:, column])
+    # Without its first line, and in a number that is not known, it is asked for.
+    table.write_text("\n".join(line.rsplit(" ", 3)[0] for line in lines[1:]))
+    with pytest.raises(UserError, match=r"has 4 columns and no line of names.*--columns"):
+        converted(path)
+    read = converted(path, columns="Omega_m,sigma8,Wind,Jet")
+    np.testing.assert_array_equal(read.conditions["Wind"][::15], rows[:, 2])
+    with pytest.raises(UserError, match="has 4 columns; expected 2: Omega_m, sigma8"):
+        converted(path, columns="Omega_m sigma8")
+
+
+def test_camels_sets_have_their_own_box_and_cosmology(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path, field="Mcdm")
+    table = tmp_path / "params_LH_IllustrisTNG.txt"
+    six = np.loadtxt(table)
+    rng = np.random.default_rng(4)
+    h, omega_b = rng.uniform(0.47, 0.87, (3, 1)), rng.uniform(0.029, 0.069, (3, 1))
+    rows = np.hstack([six, omega_b, h, np.full((3, 1), 0.96), rng.random((3, 19))])
+    np.savetxt(tmp_path / "params_SB28_IllustrisTNG.txt", rows)
+    maps = np.load(path).astype(np.float64).reshape(3, 15, 8, 8)
+    maps *= (1 - omega_b / six[:, :1])[:, :, None, None]
+    path = tmp_path / "Maps_Mcdm_IllustrisTNG_SB28_z=0.00.npy"
+    np.save(path, maps.reshape(45, 8, 8).astype(np.float32))
+    read = converted(path)
+    np.testing.assert_array_equal(read.conditions["h"][::15], h[:, 0])
+    np.testing.assert_array_equal(read.conditions["Omega_b"][::15], omega_b[:, 0])
+    assert "A_SN1" not in read.conditions
+    assert {"WindEnergyIn1e51erg", "QuasarThresholdPower"} <= set(read.conditions)
+    # What differs between slices is none of the file's; what all share is.
+    assert read.metadata.cosmology.known() == {"n_s": 0.96}
+    assert read.metadata.box_size == 25.0
+    # Seven columns of Astrid: the baryons of each row, not those of the latin hypercube.
+    path = path.rename(tmp_path / "Maps_Mcdm_Astrid_SB7_z=0.00.npy")
+    np.savetxt(tmp_path / "params_SB7_Astrid.txt", rows[:, :7])
+    read = converted(path)
+    np.testing.assert_array_equal(read.conditions["Omega_b"][::15], omega_b[:, 0])
+    assert read.metadata.cosmology.h == 0.6711
+    for name, box in (("IllustrisTNG_SB35", 50.0), ("IllustrisTNG_L50n512_CV", 50.0), ("SIMBA_L25n256_LH", 25.0)):
+        path = path.rename(tmp_path / f"Maps_Mcdm_{name}_z=0.00.npy")
+        assert converted(path, params="none").metadata.box_size == box
+    path = path.rename(tmp_path / "Maps_Mcdm_SIMBA_SB99_z=0.00.npy")
+    with pytest.raises(UserError, match="does not say its box size"):
+        converted(path, params="none")
+
+
+def write_packed(path: Path, stored: np.ndarray, **attributes: Any) -> Path:
+    with h5py.File(path, "w") as handle:
+        handle["group/inner/field"] = stored
+        for name, value in attributes.items():
+            handle["group/inner/field"].attrs[name] = value
+    return path
+
+
+def test_packed_numbers_are_unpacked(tmp_path: Path):
+    density = files.density(np.random.default_rng(1), 8, 8, 8)
+    scale = density.max() / 60_000
+    stored = np.rint(density / scale).astype(np.uint16)
+    path = write_packed(tmp_path / "p.h5", stored, scale_factor=np.float32(scale), add_offset=0.0)
+    read = converted(path, quantity="mass", **CUBE)
+    expected = stored * float(np.float32(scale))
+    np.testing.assert_allclose(read.slices, slabs(expected / expected.mean()), rtol=1e-5)
+    # Beside: taken for counts, a packed density has another deviation.
+    signed = stored.view(np.int16)
+    path = write_packed(tmp_path / "s.h5", signed, scale_factor=scale, _Unsigned="true")
+    np.testing.assert_allclose(converted(path, quantity="mass", **CUBE).slices, read.slices, rtol=1e-5)
+    path = write_packed(tmp_path / "o.h5", stored.astype(np.int32) - 7, scale_factor=scale, add_offset=7 * scale)
+    np.testing.assert_allclose(converted(path, quantity="mass", **CUBE).slices, read.slices, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fill", "attributes", "expected"),
+    [
+        (1e20, {"_FillValue": np.float32(1e20)}, "1 values are missing .stored as 1e[+]20"),
+        (-9.0, {"missing_value": np.float32(-9)}, "1 values are missing .stored as -9"),
+        (1e30, {"valid_max": np.float32(1e10)}, "leave its valid range"),
+        (1e30, {"valid_range": np.array([0, 1e10], np.float32)}, "leave its valid range"),
+        (1.0, {"valid_range": np.array([0.0], np.float32)}, "valid_range has 1 numbers"),
+        (1.0, {"scale_factor": 0.0}, "scale_factor is 0"),
+        (1.0, {"scale_factor": "two"}, "scale_factor is 'two'; expected one number"),
+    ],
+)
+def test_missing_values_are_refused(tmp_path: Path, fill: float, attributes: dict[str, Any], expected: str):
+    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
+    density[1, 2, 3] = fill
+    with pytest.raises(UserError, match=expected):
+        converted(write_packed(tmp_path / "m.h5", density, **attributes), quantity="mass", **CUBE)
+
+
+def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path):
+    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
+    density[0, 0, 0] = 9.969209968386869e36
+    path = write_packed(tmp_path / "n.nc", density)
+    with h5py.File(path, "r+") as handle:
+        handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
+    with pytest.raises(UserError, match="1 values are missing"):
+        converted(path, quantity="mass", **CUBE)
+
+
+def test_arrays_in_groups_are_found_or_named(tmp_path: Path):
+    cube = files.counts(np.random.default_rng(0), 8, 8)
+    path = write_packed(tmp_path / "g.h5", cube)
+    assert len(converted(path, **CUBE).slices) == 24
+    with h5py.File(path, "r+") as handle:
+        handle["group/other"] = cube
+        handle["positions"] = np.ones((5, 3))
+    with pytest.raises(UserError, match=r"holds 2 arrays that may be meant .group/inner/field, group/other.*--dataset"):
+        converted(path, **CUBE)
+    assert len(converted(path, dataset="group/other", **CUBE).slices) == 24
+    with h5py.File(tmp_path / "h.h5", "w") as handle:
+        handle["a/positions"] = np.ones((5, 3))
+    with pytest.raises(UserError, match=r"no array of 3 or 4 dimensions, but a/positions \(5, 3\)"):
+        converted(tmp_path / "h.h5", **CUBE)
+
+
+@pytest.mark.parametrize(("high", "expected"), [(2, "zeros and ones only"), (1, "holds 0 everywhere")])
+def test_masks_and_constants_are_asked_about(tmp_path: Path, high: int, expected: str):
+    mask = np.random.default_rng(0).integers(0, high, (8, 8, 8))
+    with pytest.raises(UserError, match=f"{expected}.*--quantity"):
+        converted(npy(tmp_path, mask), **CUBE)
+    if high == 2:
+        assert converted(npy(tmp_path, mask), quantity="counts", **CUBE).metadata.quantity == "counts"
