@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 # So many particles at least are looked at, all where there are fewer than twice as many.
-_SAMPLE = 2**19
+_SAMPLE = 2**18
 # Cells along the side of the coarse grid, and bins along an axis in one box.
 GRID = 16
 _BINS = 4096
@@ -79,18 +79,20 @@ class Coverage:
         if len(positions) == 0:
             return
         self.reach(positions)
-        bins = np.floor(positions * (_BINS / self.box_size)).astype(np.int64)
-        bins = np.clip(bins, -_BINS, 2 * _BINS - 1)
+        bins = np.floor(positions.T * positions.dtype.type(_BINS / self.box_size)).astype(np.int32)
+        # The very end of the third box.
+        bins = np.minimum(bins, 2 * _BINS - 1)
         for axis in range(3):
-            self._along[axis] += np.bincount(bins[:, axis] + _BINS, minlength=3 * _BINS)
-        cells = (bins % _BINS) // _BINS_PER_CELL
-        flat = (cells[:, 0] * GRID + cells[:, 1]) * GRID + cells[:, 2]
-        self.grid += np.bincount(flat, minlength=GRID**3).reshape(self.grid.shape)
+            self._along[axis] += np.bincount(bins[axis] + _BINS, minlength=3 * _BINS)
+        x, y, z = (bins & (_BINS - 1)) // _BINS_PER_CELL
+        self.grid += np.bincount((x * GRID + y) * GRID + z, minlength=GRID**3).reshape(self.grid.shape)
 
     def reach(self, positions: np.ndarray) -> None:
         """Extend `low` and `high` by positions, shape ``(n, 3)``."""
-        self.low = np.minimum(self.low, positions.min(axis=0))
-        self.high = np.maximum(self.high, positions.max(axis=0))
+        # By column: numpy is slow along the long side of a narrow array.
+        for axis, column in enumerate(np.ascontiguousarray(positions.T)):
+            self.low[axis] = min(self.low[axis], column.min())
+            self.high[axis] = max(self.high[axis], column.max())
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all counts, for `grow`."""
@@ -133,7 +135,7 @@ class Coverage:
         return share
 
     def may_be_wrapped(self) -> bool:
-        """Return whether positions outside of the box lie there for another origin or by drift, and not in a larger box.
+        """Return whether positions outside lie there for another origin or by drift, and not in a larger box.
 
         Particles that drifted out of a periodic box on one side are missing on the other, so both ends together hold
         what one stretch inside does. Both ends of a larger box hold twice as much.
