@@ -212,13 +212,15 @@ def slice_snapshots(
             team.finish()
         return Path(out)
     matter = _matter(sources[0])
-    _announce(job, header, [why, matter])
+    _announce(job, header)
+    print(f"particles count by {'mass' if weighted else 'number'} ({why}); {matter}", file=sys.stderr)
     provenance = {
         "command": "cosmogan slice",
         "cosmogan": version("cosmogan"),
         "snapshots": ",".join(Path(path).name for path in snapshots),
         "seeds": ",".join(map(str, labels)),
-        "weights": f"{'mass' if weighted else 'number'} ({why})",
+        "weights": "mass" if weighted else "number",
+        "weights_because": why,
         "particle_type": ",".join(map(str, sources[0].types)) or "unknown",
         "matter": matter,
     }
@@ -306,14 +308,12 @@ def _phase_doubts(
     return [f"{Path(snapshots[other]).name} and {name} have the same initial conditions" for other in same]
 
 
-def _announce(job: SliceJob, header: SnapshotHeader, facts: Sequence[str]) -> None:
+def _announce(job: SliceJob, header: SnapshotHeader) -> None:
     print(
         f"box {format_length(header.box_size, header.cosmology.h)}, {header.n_particles} particles; "
         f"unit of length {header.length_unit:g} Mpc/h, {header.unit_source}",
         file=sys.stderr,
     )
-    weights, matter = facts
-    print(f"particles count by {'mass' if job.weighted else 'number'} ({weights}); {matter}", file=sys.stderr)
     if len(job.passes) > 1:
         print(f"snapshots are read {len(job.passes)} times", file=sys.stderr)
     if job.ranks > 1:

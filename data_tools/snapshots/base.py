@@ -248,35 +248,36 @@ class AbstractSnapshot(ABC):
         return None if low > high else (low, high)
 
     def mass_scale(self) -> float:
-        """Return a typical mass: the largest among the first particles of each type.
+        """Return a typical mass: the largest of some of each type.
 
         Raises
         ------
         UserError
             If a file is damaged or holds no masses.
         """
+        if not self.types:
+            raise UserError(no_masses(self.path, "plain positions come without"))
         scale = 0.0
         for kind in self.types:
-            table = self._table_mass(kind)
-            blocks = (block for path in self.files for block in self._mass_blocks(path, kind, n_blocks=1))
-            first = np.array([table]) if table is not None else next(blocks, None)
-            if first is None:
+            some = self._some_masses(kind)
+            if some is None:
                 raise UserError(no_masses(self.path, f"of type {kind}"))
-            require_masses(first, self.path)
-            scale = max(scale, float(first.max()))
+            require_masses(some, self.path)
+            scale = max(scale, float(some.max()))
         return scale
 
-    def has_masses(self, kind: int) -> bool:
-        """Return whether particles of a type have masses.
-
-        Raises
-        ------
-        UserError
-            If a file is damaged.
-        """
-        return self._table_mass(kind) is not None or any(
-            len(block) for path in self.files for block in self._mass_blocks(path, kind, n_blocks=1)
-        )
+    def _some_masses(self, kind: int) -> np.ndarray | None:
+        """Return masses of a type from places spread over the snapshot, None where there are none."""
+        table = self._table_mass(kind)
+        if table is not None:
+            return np.array([table])
+        some = self.files[:: -(-len(self.files) // _SOME_FILES)]
+        # The type may be missing in these.
+        for files in (some, [path for path in self.files if path not in some]):
+            blocks = [b for path in files for b in self._mass_blocks(path, kind, n_blocks=_SOME_BLOCKS)]
+            if blocks:
+                return np.concatenate(blocks)
+        return None
 
     def matter(self) -> dict[int, float] | None:
         """Return the share of the mass in each type, estimated from some files where masses differ; None if unknown.
@@ -289,20 +290,25 @@ class AbstractSnapshot(ABC):
             If a file is damaged.
         """
         totals: dict[int, float] = {}
-        files = self.files[:: -(-len(self.files) // _SOME_FILES)]
-        for kind in self.n_per_type:
-            mean = self._table_mass(kind)
-            if mean is None:
-                blocks = [b for path in files for b in self._mass_blocks(path, kind, n_blocks=_SOME_BLOCKS)]
-                if not blocks:
-                    continue
-                mean = float(np.concatenate(blocks).mean(dtype=np.float64))
-            totals[kind] = mean * self.n_per_type[kind]
+        for kind, n in self.n_per_type.items():
+            some = self._some_masses(kind)
+            if some is not None:
+                totals[kind] = float(some.mean(dtype=np.float64)) * n
         whole = sum(totals.values())
         # Negated, so that NaN is caught.
         if not 0 < whole < math.inf or any(kind not in totals for kind in self.types):
             return None
         return {kind: total / whole for kind, total in totals.items()}
+
+    def has_masses(self, kind: int) -> bool:
+        """Return whether particles of a type have masses.
+
+        Raises
+        ------
+        UserError
+            If a file is damaged.
+        """
+        return self._some_masses(kind) is not None
 
     def _table_mass(self, kind: int) -> float | None:
         """Return the one mass that all particles of a type have, as the header says; None where it does not."""

@@ -71,15 +71,18 @@ class Coverage:
             Place of the first of them in their file: the sample depends on it, and not on who reads the file.
         """
         self.n_particles += len(positions)
+        # By column: numpy is slow along the rows of a narrow array, for picking and for extremes.
+        columns = positions.T
         if self._step > 1:
             # One of each group, at random: particles may be sorted in any way, planes of a lattice among them.
             chosen = np.arange(0, len(positions), self._step)
             chosen += np.random.default_rng([self._seed, row]).integers(0, self._step, len(chosen))
-            positions = positions[chosen[chosen < len(positions)]]
-        if len(positions) == 0:
+            chosen = chosen[chosen < len(positions)]
+            columns = np.stack([column[chosen] for column in columns])
+        if columns.shape[1] == 0:
             return
-        self.reach(positions)
-        bins = np.floor(positions.T * positions.dtype.type(_BINS / self.box_size)).astype(np.int32)
+        self.reach(columns.T)
+        bins = np.floor(columns * columns.dtype.type(_BINS / self.box_size)).astype(np.int32)
         # The very end of the third box.
         bins = np.minimum(bins, 2 * _BINS - 1)
         for axis in range(3):
@@ -89,7 +92,6 @@ class Coverage:
 
     def reach(self, positions: np.ndarray) -> None:
         """Extend `low` and `high` by positions, shape ``(n, 3)``."""
-        # By column: numpy is slow along the long side of a narrow array.
         for axis, column in enumerate(np.ascontiguousarray(positions.T)):
             self.low[axis] = min(self.low[axis], column.min())
             self.high[axis] = max(self.high[axis], column.max())
