@@ -22,7 +22,7 @@ from data_tools.slicing.slabs import SlabCounter, append_slabs, grid_dtype, numb
 from data_tools.slicing.slice_job import SliceJob, name_run
 from data_tools.slicing.workers import Team
 from data_tools.snapshots import AbstractSnapshot, Coverage, SnapshotHeader, open_snapshot
-from data_tools.snapshots.base import MASS_ROUNDING, name_types
+from data_tools.snapshots.base import MASS_ROUNDING, MATTER, name_types
 
 __all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "slice_snapshots"]
 
@@ -213,7 +213,9 @@ def slice_snapshots(
         return Path(out)
     matter = _matter(sources[0])
     _announce(job, header)
-    print(f"particles count by {'mass' if weighted else 'number'} ({why}); {matter}", file=sys.stderr)
+    print(f"particles count by {'mass' if weighted else 'number'} ({why})\n{matter}", file=sys.stderr)
+    if any(kind in MATTER and kind not in sources[0].types for kind in sources[0].n_per_type):
+        print("matter of the types not used is left out; --types all-matter takes it in", file=sys.stderr)
     provenance = {
         "command": "cosmogan slice",
         "cosmogan": version("cosmogan"),
@@ -275,10 +277,10 @@ def _matter(source: AbstractSnapshot) -> str:
         whole = sum(source.n_per_type.values())
         shares, of = {kind: n / whole for kind, n in source.n_per_type.items()}, "particles"
     words = [
-        f"{100 * share:.3g}% {name_types([kind])}{'' if kind in source.types else ' (not used)'}"
+        f"{100 * share:.3g}% {name_types([kind])}{'' if kind in source.types else ', not used'}"
         for kind, share in shares.items()
     ]
-    return f"of the {of} {', '.join(words)}"
+    return f"of the {of} {'; '.join(words)}"
 
 
 def _wrapped_words(seen: Coverage) -> str:

@@ -365,7 +365,9 @@ def mass_places(n: int, n_blocks: int | None) -> list[tuple[int, int]]:
 
 def name_types(kinds: Sequence[int]) -> str:
     """Return types of particles as people call them."""
-    return ", ".join(f"{TYPE_NAMES[kind]} {kind}" if kind < len(TYPE_NAMES) else f"type {kind}" for kind in kinds)
+    return ", ".join(
+        f"{TYPE_NAMES[kind]} (type {kind})" if kind < len(TYPE_NAMES) else f"type {kind}" for kind in kinds
+    )
 
 
 def read_numbers(stream: BinaryIO, dtype: np.dtype, n: int, path: Path) -> np.ndarray:
