@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from cosmogan.slices import check_slices, describe_slices
+from cosmogan.slices import check_slices, describe_slices, read_provenance
 from cosmogan.units import format_length
 
 
@@ -32,6 +32,8 @@ def check(file: str) -> int:
         raise UserError(f"{file}: is an emulator; `check` reads slice files, `cosmogan info` describes emulators")
     problems = check_slices(file)
     print("\n".join(problems) if problems else f"{file}: a valid slice file")
+    if not problems and (doubt := read_provenance(file).get("not_trustworthy")):
+        print(f"{file}: says of itself: {doubt}")
     return 1 if problems else 0
 
 

@@ -118,6 +118,8 @@ def describe_slices(path: str | Path) -> str:
             or "none",
             "provenance": ", ".join(f"{k}: {_short(v)}" for k, v in reader.provenance.items()) or "unknown",
         }
+        if "not_trustworthy" in reader.provenance:
+            rows["warning"] = str(reader.provenance["not_trustworthy"])
     return "\n".join([f"{path}: slice file, version {FORMAT_VERSION}"] + [f"  {k:13s} {v}" for k, v in rows.items()])
 
 

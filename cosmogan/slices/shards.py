@@ -265,6 +265,10 @@ def _common_provenance(readers: Sequence[SliceReader]) -> dict[str, Any]:
     shared = dict(first.provenance)
     for reader in readers[1:]:
         shared = {name: value for name, value in shared.items() if reader.provenance.get(name) == value}
+    # What one part says against itself holds for the whole.
+    doubts = dict.fromkeys(str(r.provenance["not_trustworthy"]) for r in readers if "not_trustworthy" in r.provenance)
+    if doubts:
+        shared["not_trustworthy"] = "; ".join(doubts)
     return {name: value for name, value in shared.items() if name not in ("shard", "n_shards")}
 
 

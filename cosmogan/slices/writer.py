@@ -160,6 +160,19 @@ class SliceWriter:
             raise UserError(f"{self.path}: writing slices {start}:{stop} failed ({os_reason(error)})") from None
         self.n_written = stop
 
+    def record(self, **provenance: Any) -> None:
+        """Add to the provenance what is known only after reading.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        try:
+            self._file["provenance"].attrs.update(provenance)
+        except OSError as error:
+            raise UserError(f"{self.path}: writing the provenance failed ({os_reason(error)})") from None
+
     def _checked(self, conditions: Mapping[str, float | np.ndarray]) -> dict[str, float | np.ndarray]:
         """Return the conditions of some slices by the place of their data sets."""
         if set(conditions) != set(self._conditions):

@@ -155,8 +155,8 @@ class SlabCounter:
         if self.mass_unit is None:
             raise UserError("more particles come than the header of the snapshot announces; copy or write it again")
         raise UserError(
-            f"masses exceed that of the first particles more than {2**_MASS_HEADROOM_BITS}-fold on average; slice one "
-            "type of particle at a time, or count particles without weights"
+            f"masses exceed the largest of those looked at first more than {2**_MASS_HEADROOM_BITS}-fold on average, "
+            "so that their sum has no room; are they damaged?"
         )
 
     def counts(self, axis: int, start: int | None = None, stop: int | None = None) -> np.ndarray:

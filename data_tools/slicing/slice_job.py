@@ -16,8 +16,6 @@ from data_tools.snapshots import AbstractSnapshot, open_snapshot
 
 # What launchers call a run, where they do.
 _RUNS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE", "TORCHELASTIC_RUN_ID")
-# Masses that a typical one is taken from.
-_FIRST_MASSES = 4096
 
 
 def name_run(environment: Mapping[str, str], ranks: int) -> str:
@@ -49,6 +47,8 @@ class SliceJob:
         Number of ranks, and of processes in each.
     run
         As `name_run` has it.
+    allow_partial
+        Whether particles may lie in a part of the box.
     """
 
     out: Path
@@ -60,6 +60,7 @@ class SliceJob:
     ranks: int
     processes: int
     run: str
+    allow_partial: bool = False
 
     @property
     def n_workers(self) -> int:
@@ -73,10 +74,7 @@ class SliceJob:
 
     def counter(self, source: AbstractSnapshot, ranges: Ranges) -> SlabCounter:
         """Return an empty counter for one pass over a snapshot."""
-        unit = None
-        if self.weighted:
-            blocks = (masses for _, masses in source.particles(_FIRST_MASSES, weights=True) if masses is not None)
-            unit = float(next(masses for masses in blocks if len(masses)).max())
+        unit = source.mass_scale() if self.weighted else None
         return SlabCounter(**self.slabs, mass_unit=unit, ranges=ranges)
 
     def files(self, source: AbstractSnapshot, snapshot: int, turn: int, worker: int) -> list[Path]:

@@ -17,10 +17,12 @@ from cosmogan.machine.ranks import find_rank
 from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
 from cosmogan.units import Cosmology, format_length, parse_bytes, parse_length
 from data_tools.slicing.assignment import ASSIGNMENTS, compiled_loops
+from data_tools.slicing.phases import SAME_PHASES, Phases
 from data_tools.slicing.slabs import SlabCounter, append_slabs, grid_dtype, number_kept, plan_passes
 from data_tools.slicing.slice_job import SliceJob, name_run
 from data_tools.slicing.workers import Team
-from data_tools.snapshots import AbstractSnapshot, SnapshotHeader, open_snapshot
+from data_tools.snapshots import AbstractSnapshot, Coverage, SnapshotHeader, open_snapshot
+from data_tools.snapshots.base import MASS_ROUNDING, MATTER, name_types
 
 __all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "slice_snapshots"]
 
@@ -42,14 +44,17 @@ def slice_snapshots(
     every: int = 1,
     axes: str = "xyz",
     assignment: str = "NGP",
-    weights: str = "number",
+    weights: str = "auto",
     smoothing: float = 0.0,
     quantity: str = "density",
     realisation: list[int] | None = None,
     particle_type: int = 1,
+    types: str | None = None,
     redshift: float | None = None,
     box_size: str | None = None,
     length_unit: str | None = None,
+    allow_partial: bool = False,
+    allow_same_phases: bool = False,
     processes: int = 1,
     memory: str | None = None,
     overwrite: bool = False,
@@ -84,22 +89,28 @@ def slice_snapshots(
         How a particle is shared among pixels: "NGP" (the nearest), "CIC" (the four nearest, linearly) or "TSC" (the
         nine nearest).
     weights
-        "number" (all particles alike) or "mass".
+        "auto" (by mass where masses differ), "mass", or "number": all particles alike, whatever their masses.
     smoothing
         Sigma in pixels of a Gaussian applied to each slice, periodic, cut at 4 sigma; 0 for none. Densities only.
     quantity
         "density" (1 + delta) or "counts" (particles per pixel; NGP only).
     realisation
         A number for each snapshot, by which slices are later split into training and test sets; by default the seed in
-        its header, or 0, 1, 2, ... where there is none.
+        its header, or 0, 1, 2, ... where there is none. Runs of the same initial conditions share one.
     particle_type
         Which particles: 0 gas, 1 dark matter, 4 stars, as the codes number them.
+    types
+        Several types instead: "all-matter" (types 0 to 5 as far as they have masses), or numbers such as "0,1".
     redshift
         For snapshots that do not say.
     box_size
         Side of the box with its unit, such as "500 Mpc", for snapshots that do not say.
     length_unit
         Unit of length of the snapshots, such as "kpc/h", where they do not say.
+    allow_partial
+        Take particles that fill only a part of the box; the file then says so.
+    allow_same_phases
+        Take runs of the same initial conditions for different realisations; the file then says so.
     processes
         Processes on this node that share the files; one for each core is best.
     memory
@@ -115,8 +126,9 @@ def slice_snapshots(
     Raises
     ------
     UserError
-        If a snapshot cannot be read, snapshots differ in box, redshift or cosmology, the slabs do not divide the box,
-        memory does not suffice, or the file cannot be written.
+        If a snapshot cannot be read or is not a whole box, snapshots differ in box, redshift or cosmology or are runs
+        of the same initial conditions, the slabs do not divide the box, memory does not suffice, or the file cannot be
+        written.
     """
     # What is there, and what is asked for.
     rank, ranks = find_rank(os.environ)
@@ -131,7 +143,10 @@ def slice_snapshots(
         "box_size": box_size,
         "redshift": redshift,
         "particle_type": particle_type,
+        "types": types,
     }
+    if types is not None and particle_type != 1:
+        raise UserError(f"--types {types} and --particle-type {particle_type}: give one of them")
     sources = [open_snapshot(path, **opening) for path in snapshots]
     _require_distinct(snapshots, sources)
     header = sources[0].header
@@ -144,8 +159,9 @@ def slice_snapshots(
         raise UserError(f"assignment {assignment!r}: expected one of {', '.join(ASSIGNMENTS)}")
     if not 1 <= every <= n_slabs:
         raise UserError(f"every must lie between 1 and the number of slabs ({n_slabs}), got {every}")
-    if weights not in ("number", "mass"):
-        raise UserError(f"weights {weights!r}: expected 'number' or 'mass'")
+    if weights not in ("auto", "number", "mass"):
+        raise UserError(f"weights {weights!r}: expected 'auto', 'number' or 'mass'")
+    weighted, why = _choose_weights(sources, weights)
     metadata = slice_metadata(
         header,
         pixels=pixels,
@@ -153,7 +169,7 @@ def slice_snapshots(
         smoothing=smoothing,
         quantity=quantity,
         assignment=assignment,
-        weighted=weights == "mass",
+        weighted=weighted,
     )
 
     # Who does what.
@@ -162,7 +178,7 @@ def slice_snapshots(
     # More processes than files share the slabs out; beyond those they would be idle.
     processes = processes if ranks > 1 else min(processes, n_units * len(axis_numbers) * n_kept)
     n_particles = max(source.header.n_particles for source in sources)
-    slab_bytes = pixels**2 * grid_dtype(assignment, n_particles, weighted=weights == "mass").itemsize
+    slab_bytes = pixels**2 * grid_dtype(assignment, n_particles, weighted=weighted).itemsize
     passes = plan_passes(
         axis_numbers,
         n_kept,
@@ -182,11 +198,12 @@ def slice_snapshots(
             "assignment": assignment,
             "n_particles": n_particles,
         },
-        weighted=weights == "mass",
+        weighted=weighted,
         passes=tuple(passes),
         ranks=ranks,
         processes=processes,
         run=name_run(os.environ, ranks),
+        allow_partial=allow_partial,
     )
 
     # The work.
@@ -194,14 +211,20 @@ def slice_snapshots(
         with Team(job, rank) as team:
             team.finish()
         return Path(out)
+    matter = _matter(sources[0])
     _announce(job, header)
+    print(f"particles count by {'mass' if weighted else 'number'} ({why})\n{matter}", file=sys.stderr)
+    if any(kind in MATTER and kind not in sources[0].types for kind in sources[0].n_per_type):
+        print("matter of the types not used is left out; --types all-matter takes it in", file=sys.stderr)
     provenance = {
         "command": "cosmogan slice",
         "cosmogan": version("cosmogan"),
         "snapshots": ",".join(Path(path).name for path in snapshots),
         "seeds": ",".join(map(str, labels)),
-        "weights": weights,
-        "particle_type": particle_type,
+        "weights": "mass" if weighted else "number",
+        "weights_because": why,
+        "particle_type": ",".join(map(str, sources[0].types)) or "unknown",
+        "matter": matter,
     }
     n_slices = len(axis_numbers) * n_kept * len(sources)
     with (
@@ -209,11 +232,82 @@ def slice_snapshots(
         Team(job, rank) as team,
         tqdm(total=len(passes) * header.n_particles * len(sources), unit=" particles", unit_scale=True) as bar,
     ):
+        phases, doubts = Phases(), list[str]()
         for number, (source, label) in enumerate(zip(sources, labels, strict=True)):
             for turn in range(len(passes)):
+                seen = source.coverage(number)
                 # Not named, so that no two are in memory at once.
-                append_slabs(writer, team.collect(source, number, turn, on_particles=bar.update), realisation=label)
+                append_slabs(
+                    writer,
+                    team.collect(source, number, turn, on_particles=bar.update, coverage=seen),
+                    realisation=label,
+                )
+            if seen.n_outside:
+                bar.write(f"{source.path}: {_wrapped_words(seen)}", file=sys.stderr)
+            doubts += _partial_doubts(snapshots[number], seen)
+            doubts += _phase_doubts(phases, snapshots, labels, number, seen, allowed=allow_same_phases)
+        for doubt in doubts:
+            bar.write(doubt, file=sys.stderr)
+        if doubts:
+            writer.record(not_trustworthy="; ".join(doubts))
     return Path(out)
+
+
+def _choose_weights(sources: Sequence[AbstractSnapshot], asked: str) -> tuple[bool, str]:
+    """Return whether masses count, and why."""
+    if asked != "auto":
+        return asked == "mass", "as asked"
+    ranges = [source.mass_range() for source in sources]
+    for source, found in zip(sources, ranges, strict=True):
+        if found is not None and found[0] < found[1] * (1 - MASS_ROUNDING):
+            return True, f"masses in {source.path.name} differ, as {found[0]:.4g} and {found[1]:.4g}"
+    return False, "masses unknown" if None in ranges else "all masses are equal"
+
+
+def _matter(source: AbstractSnapshot) -> str:
+    """Return what share of the matter is of each type, and which are used."""
+    if not source.n_per_type:
+        return "types unknown"
+    try:
+        shares, of = source.matter(), "mass"
+    except UserError:
+        # Another type than those asked for may be damaged.
+        shares = None
+    if shares is None:
+        whole = sum(source.n_per_type.values())
+        shares, of = {kind: n / whole for kind, n in source.n_per_type.items()}, "particles"
+    words = [
+        f"{100 * share:.3g}% {name_types([kind])}{'' if kind in source.types else ', not used'}"
+        for kind, share in shares.items()
+    ]
+    return f"of the {of} {'; '.join(words)}"
+
+
+def _wrapped_words(seen: Coverage) -> str:
+    share = 100 * seen.n_outside / seen.n_particles
+    reach = f"from {seen.low.min():.6g} to {seen.high.max():.6g}"
+    return f"{share:.2g}% of the particles lie outside [0, {seen.box_size:g}] ({reach} Mpc/h) and are wrapped into it"
+
+
+def _partial_doubts(name: str, seen: Coverage) -> list[str]:
+    empty = seen.empty_share()
+    return [f"{100 * empty:.3g}% of the volume of {Path(name).name} is empty (--allow-partial)"] if empty else []
+
+
+def _phase_doubts(
+    phases: Phases, snapshots: Sequence[str], labels: Sequence[int], number: int, seen: Coverage, *, allowed: bool
+) -> list[str]:
+    """Return what to say of a snapshot that has the initial conditions of an earlier one and another number."""
+    same = {other: r for other, r in phases.add(seen).items() if labels[other] != labels[number]}
+    if same and not allowed:
+        other, correlation = next(iter(same.items()))
+        raise UserError(
+            f"{snapshots[other]} and {snapshots[number]} grew from the same initial conditions: their coarse densities "
+            f"correlate by {correlation:.2f}, those of independent runs by less than {SAME_PHASES:g}. They are one "
+            "realisation; leave one out, give both one number with --realisation, or add --allow-same-phases"
+        )
+    name = Path(snapshots[number]).name
+    return [f"{Path(snapshots[other]).name} and {name} have the same initial conditions" for other in same]
 
 
 def _announce(job: SliceJob, header: SnapshotHeader) -> None:
@@ -317,9 +411,10 @@ def slice_metadata(
             "or smoothing 0"
         )
     if quantity == "counts" and (assignment != "NGP" or weighted):
+        why = "masses" if weighted else f"assignment {assignment}"
         raise UserError(
-            f"counts with assignment {assignment}{' and weights' if weighted else ''} are not whole numbers; use "
-            "quantity density, or assignment NGP and weights number"
+            f"counts with {why} are not whole numbers; use quantity density"
+            + ("" if weighted else ", or assignment NGP")
         )
     return SliceMetadata(
         box_size=header.box_size,
@@ -384,10 +479,12 @@ def _labels(sources: list[AbstractSnapshot], realisation: list[int] | None) -> l
         labels = realisation
     if len(labels) != len(sources):
         raise UserError(f"realisation: {len(labels)} numbers for {len(sources)} snapshots; expected one for each")
-    for i, label in enumerate(labels):
+    # Equal numbers by hand are meant.
+    for i, label in enumerate(labels if realisation is None else []):
         if label in labels[:i]:
             raise UserError(
-                f"{sources[labels.index(label)].path} and {sources[i].path} are both realisation {label}; slices are "
-                "split by this number, so give each simulation its own with --realisation"
+                f"{sources[labels.index(label)].path} and {sources[i].path} are both realisation {label} by the seeds "
+                "in their headers; leave one out, or number them with --realisation: runs of the same initial "
+                "conditions alike, others each by its own"
             )
     return labels

@@ -8,7 +8,6 @@ the snapshots) and from the run, so that what a killed run left behind is never 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import shutil
@@ -26,7 +25,7 @@ import h5py
 from cosmogan.errors import UserError
 from data_tools.slicing.slabs import SlabCounter
 from data_tools.slicing.slice_job import SliceJob
-from data_tools.snapshots import AbstractSnapshot, open_snapshot
+from data_tools.snapshots import AbstractSnapshot, Coverage, open_snapshot
 
 # Seconds without a sign of life after which another rank is given up, between two signs, and between two looks.
 _PATIENCE, _SIGN, _LOOK = 600.0, 5.0, 0.05
@@ -109,7 +108,13 @@ class Team:
             time.sleep(_LOOK)
 
     def collect(
-        self, source: AbstractSnapshot, snapshot: int, turn: int, *, on_particles: Callable[[int], object]
+        self,
+        source: AbstractSnapshot,
+        snapshot: int,
+        turn: int,
+        *,
+        on_particles: Callable[[int], object],
+        coverage: Coverage | None = None,
     ) -> SlabCounter:
         """Return the sum over all workers of one pass over a snapshot.
 
@@ -121,29 +126,33 @@ class Team:
             Which pass.
         on_particles
             Called with the number of particles that have been added.
+        coverage
+            Empty record of where the particles are, to fill in.
 
         Raises
         ------
         UserError
-            If a file cannot be read, a worker fails or is not heard of, or particles are missing.
+            If a file cannot be read, a worker fails or is not heard of, particles are missing, or they lie in a part
+            of the box where that is not allowed.
         """
         counter = self.job.counter(source, self.job.passes[turn])
+        seen = source.coverage(snapshot) if coverage is None else coverage
         if self.job.n_workers == 1:
-            for positions, masses in source.particles(weights=self.job.weighted):
+            for positions, masses in source.particles(weights=self.job.weighted, coverage=seen):
                 counter.add(positions, masses)
                 on_particles(len(positions))
+            source.require_whole(seen, allow_partial=self.job.allow_partial)
             return counter
-        ends = []
         alive = _Pulse(self.job.sign(-1))
         for worker in range(self.job.n_workers):
             if self.job.files(source, snapshot, turn, worker):
                 part = self.job.part(snapshot, turn, worker)
                 self._wait_for(part, worker, alive)
                 n_before = counter.n_particles
-                ends.append(_add_part(counter, part))
+                _add_part(counter, seen, part)
                 part.unlink()
                 on_particles(counter.n_particles - n_before)
-        source.require_whole(counter.n_particles, min(low for low, _ in ends), max(high for _, high in ends))
+        source.require_whole(seen, allow_partial=self.job.allow_partial)
         return counter
 
     def _wait_for(self, part: Path, worker: int, alive: _Pulse) -> None:
@@ -256,27 +265,27 @@ def count_share(
         return part
     files = job.files(source, snapshot, turn, worker)
     counter = job.counter(source, job.passes[turn])
-    low, high = math.inf, -math.inf
-    for positions, masses in source.particles(weights=job.weighted, files=files):
+    seen = source.coverage(snapshot)
+    for positions, masses in source.particles(weights=job.weighted, files=files, coverage=seen):
         beat()
         counter.add(positions, masses)
-        if len(positions):
-            low, high = min(low, float(positions.min())), max(high, float(positions.max()))
     partial = part.with_name(part.name + ".part")
     with h5py.File(partial, "w") as handle:
         # As text: a sum of weights has up to 63 bits.
-        handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total), low=low, high=high)
+        handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total))
+        for name, values in seen.state().items():
+            handle[f"coverage/{name}"] = values
         for i, grid in enumerate(counter.grids):
             handle[f"grid{i}"] = grid
     os.replace(partial, part)
     return part
 
 
-def _add_part(counter: SlabCounter, path: Path) -> tuple[float, float]:
-    """Add the sums of a worker; return the range of its positions."""
+def _add_part(counter: SlabCounter, seen: Coverage, path: Path) -> None:
+    """Add the sums of a worker."""
     with h5py.File(path, "r") as handle:
         counter.grow(int(handle.attrs["n_particles"]), int(handle.attrs["total"]))
+        seen.grow(handle["coverage"])
         for i, grid in enumerate(counter.grids):
             for row in range(len(grid)):
                 grid[row] += handle[f"grid{i}"][row]
-        return float(handle.attrs["low"]), float(handle.attrs["high"])

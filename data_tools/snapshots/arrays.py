@@ -14,7 +14,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from data_tools.files.hdf5 import open_hdf5, particle_data, reading, rows
-from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers
+from data_tools.snapshots.base import AbstractSnapshot, Slab, no_masses, read_numbers
 from data_tools.snapshots.header import Options, SnapshotHeader, resolve_lengths, resolve_redshift
 
 NPY_SIGNATURE = b"\x93NUMPY"
@@ -67,7 +67,7 @@ class ArraySnapshot(AbstractSnapshot):
         self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         if weights:
-            raise UserError(f"{path}: plain positions come without masses; use --weights number")
+            raise UserError(no_masses(path, "plain positions come without"))
         n = self.header.n_particles
         if self._dataset is None:
             layout = _read_layout(path)

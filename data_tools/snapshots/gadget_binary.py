@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, final
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers, sibling_files
+from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_masses, read_numbers, sibling_files
 from data_tools.snapshots.header import (
     Options,
     SnapshotHeader,
@@ -88,6 +88,8 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             unit_source=source,
         )
         self._first = first
+        self.types = (self._type,)
+        self.n_per_type = {kind: n for kind, n in enumerate(first.n_total) if n > 0}
         self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
 
     @staticmethod
@@ -110,6 +112,8 @@ class GadgetBinarySnapshot(AbstractSnapshot):
                 return
             positions = _find_positions(stream, header, self._type, path)
             masses = _find_masses(stream, header, self._type, path) if weights else None
+            if weights and masses is None:
+                raise UserError(no_masses(path, "neither in its header nor as a block"))
             for start in range(0, n, chunk):
                 n_rows = min(chunk, n - start)
                 block = _read_numbers(stream, positions, 3 * start, 3 * n_rows, path).reshape(n_rows, 3)
@@ -117,6 +121,21 @@ class GadgetBinarySnapshot(AbstractSnapshot):
                     yield block, _read_numbers(stream, masses, start, n_rows, path)
                 else:
                     yield block, None if masses is None else np.full(n_rows, masses)
+
+    def _table_mass(self, kind: int) -> float | None:
+        mass = self._first.mass_table[kind]
+        return mass if mass > 0 else None
+
+    def _mass_blocks(self, path: Path, kind: int, *, n_blocks: int | None = None) -> Iterator[np.ndarray]:
+        with open(path, "rb") as stream:
+            header = _read_header(stream, path)
+            n = header.n_this_file[kind]
+            masses = _find_masses(stream, header, kind, path) if n else None
+            if isinstance(masses, float):
+                yield np.array([masses])
+            elif masses is not None:
+                for start, stop in mass_places(n, n_blocks):
+                    yield _read_numbers(stream, masses, start, stop - start, path)
 
 
 def _byte_order(first_bytes: bytes) -> str | None:
@@ -180,17 +199,23 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
 
 def _find_positions(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block:
     n_all = sum(header.n_this_file)
-    start, length = _find_record(stream, header, _POSITIONS, path, "its positions", 3 * n_all)
+    found = _find_record(stream, header, _POSITIONS, path, "its positions", 3 * n_all)
+    if found is None:
+        raise UserError(f"{path}: has no block 'POS '; is cut short in its positions, copy or write it again")
+    start, length = found
     dtype = _number_type(header, length, 3 * n_all, path, "positions")
     return _Block(start + 3 * dtype.itemsize * sum(header.n_this_file[:particle_type]), dtype)
 
 
-def _find_masses(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block | float:
-    """Return the masses of a type in one file, or the one mass that all its particles have."""
+def _find_masses(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block | float | None:
+    """Return the masses of a type in one file, or the one mass that all its particles have; None where unknown."""
     if header.mass_table[particle_type] != 0:
         return header.mass_table[particle_type]
     n_individual = [n if mass == 0 else 0 for n, mass in zip(header.n_this_file, header.mass_table, strict=True)]
-    start, length = _find_record(stream, header, _MASSES, path, "its masses", sum(n_individual))
+    found = _find_record(stream, header, _MASSES, path, "its masses", sum(n_individual))
+    if found is None:
+        return None
+    start, length = found
     dtype = _number_type(header, length, sum(n_individual), path, "masses")
     return _Block(start + dtype.itemsize * sum(n_individual[:particle_type]), dtype)
 
@@ -207,8 +232,8 @@ def _number_type(header: _FileHeader, length: int, n: int, path: Path, what: str
 
 def _find_record(
     stream: BinaryIO, header: _FileHeader, name: bytes, path: Path, what: str, n_numbers: int
-) -> tuple[int, int]:
-    """Return start and length of the data of a block behind the header."""
+) -> tuple[int, int] | None:
+    """Return start and length of the data of a block behind the header, None where there is no such block."""
     size = os.fstat(stream.fileno()).st_size
     # The header's record, and its name and that of the first block in format 2, have two lengths of 4 bytes each.
     position = _HEADER_BYTES + 8 if header.format == 1 else _HEADER_BYTES + 8 + 16
@@ -226,9 +251,7 @@ def _find_record(
             return position + 4, length
         position += length + 8
         n_blocks += 1
-    if name == _MASSES:
-        raise UserError(f"{path}: holds no masses (neither in its header nor as a block); use --weights number")
-    raise UserError(f"{path}: has no block {name.decode()!r}; is cut short in {what}, copy or write it again")
+    return None
 
 
 def _record_length(

@@ -22,8 +22,10 @@ from data_tools.files.hdf5 import (
     reading,
     rows,
 )
-from data_tools.snapshots.base import AbstractSnapshot, Slab
+from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_masses
 
+# Names of masses; the second is that of SWIFT's black holes.
+_MASSES = ("Masses", "DynamicalMasses")
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
 
@@ -36,12 +38,16 @@ class AbstractFamilySnapshot(AbstractSnapshot):
     _type: int
     _identity: str
     _box_in_file: float
+    _table: np.ndarray | None
 
     def _remember(self, header: Mapping[str, Any], path: Path, particle_type: int) -> None:
         self.path = path
         self._type = particle_type
         self._identity = _identity(header, path)
         self._box_in_file = cube_side(header, path)
+        self.types = (particle_type,)
+        self.n_per_type = {kind: n for kind, n in enumerate(total_particles(header, path)) if n > 0}
+        self._table = numbers(header, "MassTable", path)
 
     def _rows_of(
         self, handle: h5py.File, header: Mapping[str, Any], n: int, slab: Slab, path: Path
@@ -74,12 +80,32 @@ class AbstractFamilySnapshot(AbstractSnapshot):
                     scale = self._box_in_file / 2.0 ** (8 * positions.dtype.itemsize)
                 else:
                     positions = particle_data(handle, f"{group}/Coordinates", (n, 3), path)
-                masses = _masses(handle, header, self._type, n, path) if weights else None
+                masses = _require_masses(handle, header, self._type, n, path) if weights else None
             for first, last in [(0, n)] if slab is None else self._rows_of(handle, header, n, slab, path):
                 for start in range(first, last, chunk):
                     stop = min(start + chunk, last)
                     block = rows(positions, start, stop, path)
                     yield block if scale == 1 else block * scale, _mass_rows(masses, start, stop, path)
+
+    def _table_mass(self, kind: int) -> float | None:
+        if self._table is None or not self._table[kind : kind + 1].sum() > 0:
+            return None
+        with open_hdf5(self.path) as handle:
+            if any(f"PartType{kind}/{name}" in handle for name in _MASSES):
+                return None
+        return float(self._table[kind])
+
+    def _mass_blocks(self, path: Path, kind: int, *, n_blocks: int | None = None) -> Iterator[np.ndarray]:
+        with open_hdf5(path) as handle:
+            header = require_header(handle, path)
+            in_file = counts(header, "NumPart_ThisFile", path) or []
+            n = in_file[kind] if kind < len(in_file) else 0
+            masses = _masses(handle, header, kind, n, path) if n else None
+            if isinstance(masses, float):
+                yield np.array([masses])
+            elif masses is not None:
+                for start, stop in mass_places(n, n_blocks):
+                    yield rows(masses, start, stop, path)
 
 
 def require_header(handle: h5py.File, path: Path) -> dict[str, Any]:
@@ -141,17 +167,27 @@ def _identity(header: Mapping[str, Any], path: Path) -> str:
 
 def _masses(
     handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
-) -> h5py.Dataset | float:
-    """Return the data set of the masses of a type, or the one mass that all of them have."""
-    name = f"PartType{particle_type}/Masses"
-    if name in handle:
-        return particle_data(handle, name, (n,), path)
+) -> h5py.Dataset | float | None:
+    """Return the data set of the masses of a type, or the one mass that all of them have; None where there is none."""
+    for name in _MASSES:
+        if f"PartType{particle_type}/{name}" in handle:
+            return particle_data(handle, f"PartType{particle_type}/{name}", (n,), path)
     table, n_types = numbers(header, "MassTable", path), len(total_particles(header, path))
     if table is None or table[particle_type : particle_type + 1].sum() == 0:
-        raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); use --weights number")
+        return None
     if len(table) != n_types:
         raise UserError(f"{path}: MassTable of /Header has {len(table)} types and NumPart_Total {n_types}")
     return float(table[particle_type])
+
+
+def _require_masses(
+    handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
+) -> h5py.Dataset | float:
+    masses = _masses(handle, header, particle_type, n, path)
+    if masses is None:
+        name = f"/PartType{particle_type}/{_MASSES[0]}"
+        raise UserError(no_masses(path, f"neither MassTable of /Header nor {name}"))
+    return masses
 
 
 def _mass_rows(masses: h5py.Dataset | float | None, start: int, stop: int, path: Path) -> np.ndarray | None:

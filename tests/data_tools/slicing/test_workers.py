@@ -155,7 +155,7 @@ def test_missing_particles_are_noticed(tmp_path: Path):
     for worker in range(2):
         workers.count_share(job, worker, source, 0, 0, lambda: None)
     with workers.h5py.File(job.part(0, 0, 1), "r+") as handle:
-        handle.attrs["n_particles"] -= 1
+        handle["coverage/n"][0] -= 1
     with pytest.raises(UserError, match="announces 3000 particles and the files hold 2999"):
         Team(job, 0).collect(source, 0, 0, on_particles=print)
 

@@ -444,7 +444,7 @@ def damage_hdf5(path: Path, positions: np.ndarray, damage: str) -> None:
         ("no dark matter", "no dark matter"),
         ("sibling missing", "no such file; the snapshot snap.0.hdf5 consists of 2 files"),
         ("NaN", "positions of 1 particles are NaN or infinite"),
-        ("outside", "reach from .* to 101 Mpc/h, but the box is 100"),
+        ("outside", "to 101 along y, .* but the box is 100 Mpc/h wide; if the box is another"),
     ],
 )
 def test_bad_hdf5_is_one_sentence(tmp_path: Path, positions: np.ndarray, damage: str, sentence: str):
