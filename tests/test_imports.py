@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Parts of the package from the ground up; a part may import those of its own level and of the levels below.
 LEVELS = [
-    {"errors", "units", "text", "settings_file", "files", "seeds", "checks"},
+    {"errors", "units", "text", "settings_file", "hdf5", "files", "seeds", "checks"},
     {"machine"},
     {"slices"},
     {"statistics", "transforms"},

@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,8 @@ from cosmogan.text import os_reason
 
 # Of file systems that cannot lock: Lustre mounted without -o flock, some network file systems.
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+# A process that holds a lock has written its name into the file by then.
+_NAMING_SECONDS = 0.1
 
 
 class OutputLock:
@@ -51,21 +54,37 @@ class OutputLock:
 
     def _taken(self) -> bool:
         """Take the lock; return False if its file was removed by a process that has just finished."""
-        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor, is_new = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            descriptor, is_new = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666), False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            # Some file systems refuse every lock as one that is held. Nobody holds the lock of a file that did not
+            # exist, but for a process that has opened it since, which writes its name into it.
+            held = isinstance(error, BlockingIOError) and not (is_new and self._stays_empty(descriptor))
+            if not held and not isinstance(error, BlockingIOError) and error.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                raise
+            if not held:
+                print(
+                    f"{self.path}: this file system has no locks; see to it that no other run writes this file",
+                    file=sys.stderr,
+                )
+                return self._keep(descriptor)
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise UserError(f"{self.path}: is being written by {holder}; wait for it or choose another name") from None
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                os.close(descriptor)
-                raise
-            print(
-                f"{self.path}: this file system has no locks; see to it that no other run writes this file",
-                file=sys.stderr,
-            )
+        return self._keep(descriptor)
+
+    @staticmethod
+    def _stays_empty(descriptor: int) -> bool:
+        time.sleep(_NAMING_SECONDS)
+        return os.fstat(descriptor).st_size == 0
+
+    def _keep(self, descriptor: int) -> bool:
+        """Keep an open lock file as ours; return False if it was removed by a process that has just finished."""
         try:
             same = os.path.samestat(os.fstat(descriptor), os.stat(self.file))
         except FileNotFoundError:

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.machine.lock import OutputLock
 from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUM_SIZE, CHECKSUMS, checksums
 from cosmogan.slices.metadata import SliceMetadata
@@ -233,7 +234,7 @@ class ResumableWriter:
         model = self.path.with_name(self.path.name + ".head")
         shape = (self.n_slices, self.metadata.n_pixels, self.metadata.n_pixels)
         try:
-            with h5py.File(model, "w") as file:
+            with open_file(model, "w") as file:
                 write_head(
                     file, self.metadata, n_slices=self.n_slices, provenance=self._provenance, with_checksums=True
                 )

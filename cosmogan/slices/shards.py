@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.slices import SliceReader, SliceWriter, require_absent
 from cosmogan.slices.layout import CHECKSUMS, LABELS
 from cosmogan.slices.writer import write_head
@@ -122,7 +123,7 @@ def write_index(path: Path, shards: Sequence[Path]) -> Path:
     # Several processes may find all shards done at the same time, and write the same.
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with h5py.File(partial, "w") as file:
+        with open_file(partial, "w") as file:
             write_head(file, readers[0].metadata, n_slices=n, provenance=provenance, with_checksums=True)
             for name in LABELS:
                 file[name][:] = np.concatenate([getattr(reader, name) for reader in readers])

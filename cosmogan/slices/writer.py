@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.slices.layout import (
     AXIS_NOT_APPLICABLE,
     CHECKSUM_SIZE,
@@ -93,7 +94,7 @@ class SliceWriter:
         require_absent(self.path, overwrite=overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self.partial, "w")
+            self._file = open_file(self.partial, "w")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({os_reason(error)})") from None
         write_head(
@@ -257,6 +258,8 @@ def write_head(
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "box_size_units": "Mpc/h"}
     values = asdict(metadata)
     cosmology = values.pop("cosmology")
+    # As a number: others' tools (netCDF4, xarray) cannot write the truth values of HDF5 back.
+    values["periodic"] = np.uint8(values["periodic"])
     file.attrs.update(attributes | {name: value for name, value in values.items() if value is not None})
     file.create_group("cosmology").attrs.update({k: v for k, v in cosmology.items() if v is not None})
     file.create_group("provenance").attrs.update(dict(provenance))

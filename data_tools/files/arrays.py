@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import tokenize
@@ -18,6 +17,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import Part, open_file, parts_of, require_filters
 
 Index = tuple[int | slice, ...]
 
@@ -164,7 +164,8 @@ class Hdf5Array(AbstractArray):
             name = f"{path}: {dataset}"
             try:
                 shape, dtype = found.shape, found.dtype
-                incomplete = found.is_virtual or bool(found.external) or _unwritten(found)
+                require_filters(found, path)
+                incomplete = bool(found.external) or _unwritten(found, path)
             except _HDF5_ERRORS as error:
                 raise UserError(f"{name}: cannot be read ({_first_line(error)})") from None
         super().__init__(name, shape or (), dtype)
@@ -173,7 +174,8 @@ class Hdf5Array(AbstractArray):
             self.dtype = np.dtype(np.float64)
         if incomplete:
             raise UserError(
-                f"{name}: keeps its values in other files or was never written to the end; give a whole file"
+                f"{name}: was never written to the end, or keeps values in other files that are not there; give a "
+                "whole file"
             )
 
     def _read(self, index: Index) -> np.ndarray:
@@ -323,10 +325,8 @@ def open_hdf5(path: Path) -> h5py.File:
     UserError
         If it is not one, or damaged.
     """
-    with contextlib.suppress(ImportError):
-        import hdf5plugin  # noqa: F401
     try:
-        return h5py.File(path, "r")
+        return open_file(path)
     except _HDF5_ERRORS as error:
         raise UserError(f"{path}: is not a whole HDF5 file ({_first_line(error)})") from None
 
@@ -407,11 +407,29 @@ def require_file(path: Path) -> None:
         raise UserError(f"{path}: is empty; expected an .npy, .npz or HDF5 file")
 
 
-def _unwritten(dataset: h5py.Dataset) -> bool:
+def _unwritten(dataset: h5py.Dataset, path: Path) -> bool:
+    if dataset.is_virtual:
+        # HDF5 returns fill values for a part that is not there.
+        parts = list(parts_of(dataset, path))
+        return sum(part.n_points for part in parts) != dataset.size or any(_missing(part) for part in parts)
     if dataset.chunks is None:
         return bool(dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize)
     expected = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
     return bool(dataset.id.get_num_chunks() < expected)
+
+
+def _missing(part: Part) -> bool:
+    try:
+        with open_file(part.file) as handle:
+            held = handle.get(part.dataset)
+            if not isinstance(held, h5py.Dataset) or part.shape_problem(held.shape):
+                return True
+            require_filters(held, part.file)
+            return _unwritten(held, part.file)
+    except _HDF5_ERRORS as error:
+        if isinstance(error, UserError):
+            raise
+        return True
 
 
 def _npy_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

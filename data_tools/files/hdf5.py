@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,23 +12,12 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file, parts_of, require_filters, signature_offset
 
 # For the last few compressed pieces of a data set (24 MB each in SWIFT), so that none is uncompressed twice.
 _CACHE_BYTES = 2**26
 # More than the longest superblock.
 _SUPERBLOCK_BYTES = 96
-# Registered at the HDF Group, with the names people know; all of these come with hdf5plugin.
-_FILTER_NAMES = {
-    307: "bzip2",
-    32001: "Blosc",
-    32004: "LZ4",
-    32008: "bitshuffle",
-    32013: "ZFP",
-    32015: "Zstandard",
-    32017: "SZ",
-    32024: "SZ3",
-    32026: "Blosc2",
-}
 
 
 @contextmanager
@@ -63,7 +51,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         If it is not a complete HDF5 file.
     """
     try:
-        handle = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
+        handle = open_file(path, rdcc_nbytes=_CACHE_BYTES)
+    except BlockingIOError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except OSError as error:
         if "truncated" in str(error):
             raise UserError(f"{path}: is cut short; copy or write it again") from None
@@ -79,7 +69,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def _require_whole_file(path: Path) -> None:
     """Compare the length of a file with the one in its superblock; HDF5 itself refuses only shorter files."""
+    user_block = signature_offset(path) or 0
     with open(path, "rb") as stream:
+        stream.seek(user_block)
         start = stream.read(_SUPERBLOCK_BYTES)
     version, size_of_address = start[8], start[13] if start[8] < 2 else start[9]
     place = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
@@ -216,36 +208,9 @@ def rows(data: h5py.Dataset, start: int, stop: int, path: Path) -> np.ndarray:
         return block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
-def require_filters(data: h5py.Dataset, path: Path) -> None:
-    """Make sure that HDF5 can undo the compression of a data set.
-
-    Raises
-    ------
-    UserError
-        If a filter is not installed.
-    """
-    properties = data.id.get_create_plist()
-    for i in range(properties.get_nfilters()):
-        code, _, _, label = properties.get_filter(i)
-        if h5py.h5z.filter_avail(code):
-            continue
-        try:
-            # Registers its filters with HDF5.
-            importlib.import_module("hdf5plugin")
-        except ImportError:
-            way_out = "install its plug-in with: pip install 'cosmogan[hdf5plugin]'"
-        else:
-            way_out = "hdf5plugin is installed and does not know it; write the file with another compression"
-        if not h5py.h5z.filter_avail(code):
-            name = _FILTER_NAMES.get(code) or label.decode(errors="replace").split(";")[0] or "unknown"
-            raise UserError(f"{path}: {data.name} is compressed with HDF5 filter {code} ({name}); {way_out}")
-
-
 def missing_sources(data: h5py.Dataset, path: Path) -> tuple[list[Path], list[Path]]:
     """Return the files behind a virtual data set, and those of them that are missing."""
-    # "." stands for the file itself.
-    names = dict.fromkeys(source.file_name for source in data.virtual_sources())
-    sources = [path if name == "." else path.parent / name for name in names]
+    sources = list(dict.fromkeys(part.file for part in parts_of(data, path)))
     return sources, [source for source in sources if not source.is_file()]
 
 
@@ -270,16 +235,14 @@ def _require_sources(data: h5py.Dataset, path: Path) -> None:
     if missing:
         raise UserError(f"{missing[0]}: no such file; {path.name} refers to it for {data.name}")
     n_mapped = 0
-    for source in data.virtual_sources():
-        file = path if source.file_name == "." else path.parent / source.file_name
-        with open_hdf5(file) as handle, reading(file, source.dset_name):
-            part = handle.get(source.dset_name)
-            last = source.src_space.get_select_bounds()[1]
-            if not isinstance(part, h5py.Dataset) or any(i >= n for i, n in zip(last, part.shape, strict=True)):
-                found = part.shape if isinstance(part, h5py.Dataset) else "nothing"
-                raise UserError(f"{file}: holds {found} as {source.dset_name}; {path.name} refers to more there")
-            require_filters(part, file)
-            _require_written(part, file)
-        n_mapped += source.vspace.get_select_npoints()
+    for part in parts_of(data, path):
+        with open_hdf5(part.file) as handle, reading(part.file, part.dataset):
+            held = handle.get(part.dataset)
+            if not isinstance(held, h5py.Dataset) or part.shape_problem(held.shape):
+                found = held.shape if isinstance(held, h5py.Dataset) else "nothing"
+                raise UserError(f"{part.file}: holds {found} as {part.dataset}; {path.name} refers to more there")
+            require_filters(held, part.file)
+            _require_written(held, part.file)
+        n_mapped += part.n_points
     if n_mapped != data.size:
         raise UserError(f"{path}: {data.name} is virtual, and {n_mapped} of its {data.size} numbers lie in other files")

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import h5py
 import torch
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
 from cosmogan.units import RODRIGUEZ2018, Cosmology, parse_length
 from data_tools.simulation.realisations import SimulationParameters, default_steps, run_seeds
@@ -312,7 +312,7 @@ def _record_difference(found: str | None, expected: str) -> str:
 def _snapshot_record(path: Path) -> str | None:
     # Opened as a snapshot first: a damaged file must not pass for a complete one.
     open_snapshot(path)
-    with h5py.File(path) as handle:
+    with open_file(path) as handle:
         return handle["Provenance"].attrs.get("parameters") if "Provenance" in handle else None
 
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
-
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from data_tools.slicing.slabs import SlabCounter
 from data_tools.slicing.slice_job import SliceJob
 from data_tools.snapshots import AbstractSnapshot, Coverage, open_snapshot
@@ -270,7 +269,7 @@ def count_share(
         beat()
         counter.add(positions, masses)
     partial = part.with_name(part.name + ".part")
-    with h5py.File(partial, "w") as handle:
+    with open_file(partial, "w") as handle:
         # As text: a sum of weights has up to 63 bits.
         handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total))
         for name, values in seen.state().items():
@@ -283,7 +282,7 @@ def count_share(
 
 def _add_part(counter: SlabCounter, seen: Coverage, path: Path) -> None:
     """Add the sums of a worker."""
-    with h5py.File(path, "r") as handle:
+    with open_file(path) as handle:
         counter.grow(int(handle.attrs["n_particles"]), int(handle.attrs["total"]))
         seen.grow(handle["coverage"])
         for i, grid in enumerate(counter.grids):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import signature_offset
 from data_tools.snapshots.arrays import NPY_SIGNATURE, ArraySnapshot
 from data_tools.snapshots.base import MATTER, AbstractSnapshot, no_masses, sentences, why_not_a_file
 from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot
@@ -13,8 +14,6 @@ from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
 from data_tools.snapshots.header import TYPE_NAMES, Options
 from data_tools.snapshots.several_types import ALL_MATTER, SeveralTypes
 from data_tools.snapshots.swift import SwiftSnapshot, is_swift
-
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_snapshot(
@@ -95,7 +94,7 @@ def _open(path: Path, options: Options) -> AbstractSnapshot:
         raise UserError(f"{first}: is empty; expected a snapshot")
     if dataset is not None:
         return ArraySnapshot(first, options, dataset=dataset)
-    if head == _HDF5_SIGNATURE:
+    if signature_offset(first) is not None:
         return SwiftSnapshot(first, options) if is_swift(first) else GadgetHdf5Snapshot(first, options)
     if head.startswith(NPY_SIGNATURE):
         return ArraySnapshot(first, options)

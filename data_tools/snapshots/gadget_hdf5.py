@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.units import Cosmology
 from data_tools.files.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.base import sibling_files
@@ -128,7 +128,7 @@ def write_gadget_hdf5(
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as handle:
+        with open_file(partial, "w") as handle:
             handle.create_group("Header").attrs.update(
                 {
                     "BoxSize": box_size,

@@ -66,7 +66,7 @@ def test_what_is_not_said_is_asked_for(tmp_path: Path, positions: np.ndarray):
         open_snapshot(path, box_size="100 Mpc/h")
     with pytest.raises(UserError, match="h is unknown here, so give it in Mpc/h"):
         open_snapshot(path, box_size="100 Mpc", redshift=0)
-    with pytest.raises(UserError, match="without masses"):
+    with pytest.raises(UserError, match="holds no masses"):
         list(open_snapshot(path, box_size="100 Mpc/h", redshift=0).particles(weights=True))
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def write_snapshot(folder: Path, seed: int = 0, n: int = 3000, bad: int | None =
         masses = np.random.default_rng([seed, i]).uniform(1, 3, len(part)).astype(np.float32)
         path = folder / f"snap{seed}.{i}.hdf5"
         write_hdf5(path, part, n_total=n, n_files=N_FILES)
-        with workers.h5py.File(path, "r+") as handle:
+        with h5py.File(path, "r+") as handle:
             handle["PartType1/Masses"] = masses
     return str(folder / f"snap{seed}.0.hdf5")
 
@@ -154,7 +155,7 @@ def test_missing_particles_are_noticed(tmp_path: Path):
     job.folder.mkdir()
     for worker in range(2):
         workers.count_share(job, worker, source, 0, 0, lambda: None)
-    with workers.h5py.File(job.part(0, 0, 1), "r+") as handle:
+    with h5py.File(job.part(0, 0, 1), "r+") as handle:
         handle["coverage/n"][0] -= 1
     with pytest.raises(UserError, match="announces 3000 particles and the files hold 2999"):
         Team(job, 0).collect(source, 0, 0, on_particles=print)
