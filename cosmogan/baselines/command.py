@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cosmogan import __version__
 from cosmogan.baselines.fit import METHODS
 from cosmogan.baselines.training import measure_training
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.slices import SliceReader, SliceWriter, require_absent
 
 _LARGEST_SEED = 2**31 - 1
@@ -80,14 +80,12 @@ def baseline(
             "below 0.9 of Nyquist",
             file=sys.stderr,
         )
-    with Path(training).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     provenance = {
         "command": "cosmogan baseline",
         "cosmogan": __version__,
         "method": method,
         "training": Path(training).name,
-        "training_sha256": digest,
+        "training_sha256": file_sha256(training),
         "power_deviation": fitted.power_deviation,
         "seed": seed,
     }

@@ -10,6 +10,7 @@ from scipy.special import ndtr
 
 from cosmogan.baselines.training import smooth
 from cosmogan.errors import UserError
+from cosmogan.seeds import slice_stream
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import TRUSTED_NYQUIST_FRACTION
 
@@ -76,7 +77,7 @@ class TransformedGaussian:
         out = np.empty((n, side, side), np.uint16 if counts else np.float32)
         # One at a time: the rounding of a transform may depend on how many are made together.
         for row, i in zip(out, range(first, first + n), strict=True):
-            random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i]))
+            random = slice_stream(seed, i)
             field = self.field(random.standard_normal((side, side), dtype=np.float32))
             if self.poisson:
                 field = random.poisson(field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cosmogan.networks.base import count_parameters
+from cosmogan.text import ranges
 from cosmogan.units import format_length
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def emulator_facts(emulator: Emulator) -> dict[str, str]:
     realisations = training.get("realisations", [])
     trained = [f"{training['n_slices_seen']:,} slices seen"] if "n_slices_seen" in training else []
     if realisations:
-        trained.append(f"{len(realisations)} realisations ({_ranges(realisations)})")
+        trained.append(f"{len(realisations)} realisations ({ranges(realisations)})")
     if "objective" in training:
         trained.append(f"{training['objective']} objective")
     if training.get("refitted"):
@@ -89,16 +90,16 @@ def _judged(shipped: dict[str, Any]) -> list[str]:
     """Return the sections of a card that tell what an emulator was learnt from, cost and is worth."""
     data, scores = shipped["data"], shipped["scores"]
     training, test = data["training"], data["test"]
-    chose = f"; {_ranges(training['not_learnt'])} of them chose the checkpoint only" if training["not_learnt"] else ""
+    chose = f"; {ranges(training['not_learnt'])} of them chose the checkpoint only" if training["not_learnt"] else ""
     learnt = training.get("learnt")
     # Where not all training slices were at hand to score with.
-    chose += f", a part of those that it learnt from, {_ranges(learnt)}" if learnt else ""
+    chose += f", a part of those that it learnt from, {ranges(learnt)}" if learnt else ""
     baselines = list(dict.fromkeys(name for one in scores for name in one["baselines"]))
     columns = ["", "asked", "this emulator", "simulations", *baselines]
     sections = [
         "## Data\n\n"
-        f"- Training: {training['n_slices']:,} slices of realisations {_ranges(training['realisations'])}{chose}.\n"
-        f"- Test: {test['n_slices']:,} slices of realisations {_ranges(test['realisations'])}, which neither "
+        f"- Training: {training['n_slices']:,} slices of realisations {ranges(training['realisations'])}{chose}.\n"
+        f"- Test: {test['n_slices']:,} slices of realisations {ranges(test['realisations'])}, which neither "
         "trained it nor chose the checkpoint.\n"
         f"- SHA-256 of the slice files: training {training['sha256'][:16]}, test {test['sha256'][:16]}.",
         "## Cost\n\n" + "\n".join(f"- {text}" for text in shipped["cost"]),
@@ -119,20 +120,3 @@ def _judged(shipped: dict[str, Any]) -> list[str]:
     sections.append("## Limits\n\n" + "\n".join(f"- {text}" for text in shipped["limits"]))
     sections.append(f"## Licence\n\n{shipped['licence']}")
     return sections
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return integers as text, neighbours joined.
-
-    Examples
-    --------
-    >>> _ranges([1, 2, 3, 7])
-    '1-3, 7'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

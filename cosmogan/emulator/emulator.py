@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import textwrap
 import threading
@@ -37,6 +36,7 @@ from cosmogan.emulator.requests import (
 )
 from cosmogan.emulator.resizing import require_memory, resized_metadata, untrusted
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.machine.devices import require_device
 from cosmogan.machine.threads import map_in_order
 from cosmogan.networks.base import AbstractGenerator, cached_slices
@@ -144,7 +144,7 @@ class Emulator:
             ) from None
         emulator.file, emulator.precision = path, precision
         # Now: the file may be another one by the time somebody asks.
-        emulator._file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        emulator._file_sha256 = file_sha256(path)
         return emulator
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cosmogan.emulator.conditions import Conditions
 from cosmogan.errors import UserError
+from cosmogan.seeds import derive_seed
 from cosmogan.slices import SliceMetadata, SliceReader, check_slices
 from cosmogan.training.slice_stores import (
     AbstractStore,
@@ -380,9 +381,3 @@ def augment(slices: Tensor, *, seed: int, first: int = 0, total: int | None = No
     index = (outer[:, :, None] + inner[:, None, :]).reshape(n_slices, 1, -1)
     planes = slices.reshape(n_slices, -1, side * side)
     return planes.gather(2, index.expand_as(planes)).view_as(slices)
-
-
-def derive_seed(*words: int) -> int:
-    """Return a 63-bit seed that depends on all of the given numbers."""
-    # The number of words too: a seed sequence does not tell trailing zeros.
-    return int(np.random.SeedSequence([len(words), *map(int, words)]).generate_state(1, np.uint64)[0] >> 1)

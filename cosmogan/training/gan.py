@@ -18,7 +18,8 @@ from cosmogan.losses.feature_matching import feature_matching
 from cosmogan.losses.penalties import AbstractPenalty
 from cosmogan.losses.pins import StatisticPins
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, count_parameters, full_precision
-from cosmogan.training.data import SliceBatch, SliceDataModule, StepLoader, augment, derive_seed
+from cosmogan.seeds import derive_seed
+from cosmogan.training.data import SliceBatch, SliceDataModule, StepLoader, augment
 from cosmogan.training.ema import update_average
 from cosmogan.transforms import AbstractTransform
 

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
+from cosmogan.text import duration
 from cosmogan.units import Cosmology, format_length
 from data_tools.simulation.cola import ColaSettings, evolve, lattice
 from data_tools.simulation.linear import PowerSpectrum, gaussian_field, linear_power
@@ -175,7 +176,7 @@ def _announce(parameters: SimulationParameters, seeds: list[int], device: torch.
     print(
         f"simulating {len(seeds)} x {parameters.particles}^3 particles in {box}, {parameters.steps} steps, "
         f"mesh {parameters.mesh}^3: about {_estimate_bytes(parameters) / 1e9:.1f} GB of {where} and about "
-        f"{_format_seconds(seconds)}",
+        f"{duration(seconds)}",
         file=sys.stderr,
     )
 
@@ -206,9 +207,3 @@ def _estimate_seconds(parameters: SimulationParameters, device: torch.device) ->
             force[0].cpu()
             elapsed.append(time.perf_counter() - start)
     return _OVERHEAD * min(elapsed) * (parameters.particles / n) ** 3 * (parameters.steps + 2)
-
-
-def _format_seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

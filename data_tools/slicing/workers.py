@@ -24,6 +24,7 @@ from typing import Any
 import h5py
 
 from cosmogan.errors import UserError
+from cosmogan.files import replaced
 from data_tools.slicing.slabs import SlabCounter
 from data_tools.slicing.slice_job import SliceJob
 from data_tools.snapshots import AbstractSnapshot, open_snapshot
@@ -262,13 +263,11 @@ def count_share(
         counter.add(positions, masses)
         if len(positions):
             low, high = min(low, float(positions.min())), max(high, float(positions.max()))
-    partial = part.with_name(part.name + ".part")
-    with h5py.File(partial, "w") as handle:
+    with replaced(part) as beside, h5py.File(beside, "w") as handle:
         # As text: a sum of weights has up to 63 bits.
         handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total), low=low, high=high)
         for i, grid in enumerate(counter.grids):
             handle[f"grid{i}"] = grid
-    os.replace(partial, part)
     return part
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
+from cosmogan.files import replaced
 from cosmogan.networks.base import full_precision
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
 from cosmogan.training.callbacks.physics import CROSS_POWER, Measured, PhysicsValidation
@@ -246,9 +247,8 @@ class Alarms(L.Callback):
                 for line, place in places
                 if line.endswith("\n") and not (place.isdecimal() and int(place) > module.n_slices_seen)
             ]
-            beside = path.with_name(".alarms.txt.part")
-            beside.write_text("".join(kept))
-            beside.replace(path)
+            with replaced(path) as beside:
+                beside.write_text("".join(kept))
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
