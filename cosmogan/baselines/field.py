@@ -8,10 +8,10 @@ import numpy as np
 import scipy.fft
 from scipy.special import ndtr
 
-from cosmogan.baselines.training import smooth
 from cosmogan.errors import UserError
 from cosmogan.seeds import slice_stream
 from cosmogan.slices import SliceMetadata
+from cosmogan.slices.smoothing import smooth
 from cosmogan.statistics.power_spectrum import TRUSTED_NYQUIST_FRACTION
 
 # The function of the normal variable is a table of equal steps out to 8 sigma.

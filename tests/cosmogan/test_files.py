@@ -33,7 +33,7 @@ def test_errors_of_writing_are_sentences(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match=r"a\.txt: cannot be written \(Not a directory\)"),
-        written(tmp_path / "file/a.txt"),
+        written(tmp_path / "file/b/a.txt"),
     ):
         pass
     with (
