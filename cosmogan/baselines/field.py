@@ -8,7 +8,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import ndtr
 
-from cosmogan.errors import UserError
+from cosmogan.checks import require_least
 from cosmogan.seeds import slice_stream
 from cosmogan.slices import SliceMetadata
 from cosmogan.slices.smoothing import smooth
@@ -69,9 +69,8 @@ class TransformedGaussian:
         UserError
             If ``n`` is not positive, or seed or first is negative.
         """
-        for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0)):
-            if value < least:
-                raise UserError(f"{name}: expected at least {least}, found {value}")
+        require_least(1, n=n)
+        require_least(0, seed=seed, first=first)
         side = self.metadata.n_pixels
         counts = self.metadata.quantity == "counts"
         out = np.empty((n, side, side), np.uint16 if counts else np.float32)

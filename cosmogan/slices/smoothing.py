@@ -10,7 +10,7 @@ TRUNCATE = 4.0
 
 
 def gaussian_taps(sigma: float) -> np.ndarray:
-    """Return the taps of a Gaussian of ``sigma`` pixels, shape ``(n_taps,)``, float64, with the sum 1; one tap for 0."""
+    """Return the taps of a Gaussian of ``sigma`` pixels, shape ``(n_taps,)``, float64, with sum 1; one tap for 0."""
     reach = int(TRUNCATE * sigma + 0.5)
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2) if sigma else np.ones(1)
     return np.asarray(taps / taps.sum())

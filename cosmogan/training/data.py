@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmogan.checks import require_least
 from cosmogan.emulator.conditions import Conditions
 from cosmogan.errors import UserError
 from cosmogan.seeds import derive_seed
@@ -190,13 +191,8 @@ class SliceDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("n_test", n_test, 0),
-            ("slices_per_epoch", slices_per_epoch, 1),
-        ):
-            if value < least:
-                raise UserError(f"data.{name}: expected at least {least}, found {value}")
+        require_least(1, where="data", batch_size=batch_size, slices_per_epoch=slices_per_epoch)
+        require_least(0, where="data", n_test=n_test)
         if n_validation < 1:
             raise UserError(
                 f"data.n_validation: expected at least 1, found {n_validation}; the checkpoint is chosen by "

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.text import duration
 from cosmogan.units import Cosmology, format_length
@@ -62,14 +63,13 @@ class SimulationParameters:
 
     def __post_init__(self) -> None:
         if self.particles < 4 or self.particles % 2:
-            raise UserError(f"particles must be even and at least 4 along a side, got {self.particles}")
+            raise UserError(f"particles must be even and at least 4 along a side, found {self.particles}")
         if self.mesh < self.particles or self.mesh % 2:
-            raise UserError(f"mesh must be even and not below particles ({self.particles}), got {self.mesh}")
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
+            raise UserError(f"mesh must be even and not below particles ({self.particles}), found {self.mesh}")
+        require_least(1, steps=self.steps)
         if not (math.isfinite(self.start_redshift) and -1 < self.redshift < self.start_redshift):
             raise UserError(
-                f"redshift must lie above -1 and below start_redshift; got redshift {self.redshift:g}, "
+                f"redshift must lie above -1 and below start_redshift; found redshift {self.redshift:g}, "
                 f"start_redshift {self.start_redshift:g}"
             )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cosmogan.errors import UserError
+from cosmogan.checks import require_least
 from cosmogan.files import replaced
 from cosmogan.networks.base import full_precision
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
@@ -217,8 +217,7 @@ class Alarms(L.Callback):
     """
 
     def __init__(self, n_scored: int = 256) -> None:
-        if n_scored < 2:
-            raise UserError(f"alarms.n_scored: expected at least 2, found {n_scored}")
+        require_least(2, where="alarms", n_scored=n_scored)
         self.n_scored = n_scored
         # Lowest separation since the critic first told mocks from slices; None before.
         self._closest: float | None = None
