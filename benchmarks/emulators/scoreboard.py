@@ -11,7 +11,6 @@ the hashes of its files, is not measured again, so that all candidates of a box 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import platform
@@ -34,6 +33,7 @@ from cosmogan.emulator.emulator import Emulator, find_emulator
 from cosmogan.emulator.file import SUFFIX, shipped_emulators
 from cosmogan.emulator.generate import generate
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.slices import SliceMetadata, SliceReader
 from cosmogan.units import format_length
 from cosmogan.validation.closeness import closeness
@@ -144,7 +144,7 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, source) in sources.items():
             before = known.get("candidates", {}).get(name)
-            candidates[name] = {"kind": kind, "source_sha256": sha256(source)}
+            candidates[name] = {"kind": kind, "source_sha256": file_sha256(source)}
             same = before and before["source_sha256"] == candidates[name]["source_sha256"]
             if same and enough(before, name, arguments):
                 candidates[name] = before
@@ -341,7 +341,7 @@ def describe(path: Path) -> dict[str, Any]:
         provenance = {k: v for k, v in reader.provenance.items() if k != "snapshots"}
         return {
             "file": path.name,
-            "sha256": sha256(path),
+            "sha256": file_sha256(path),
             "n_slices": reader.n_slices,
             "realisations": np.unique(reader.realisation).tolist(),
             "provenance": provenance,
@@ -372,11 +372,6 @@ def require_name(name: str, metadata: SliceMetadata) -> None:
     expected = f"box{side:.0f}-{metadata.n_pixels}"
     if name != expected:
         raise UserError(f"{name}: the training slices are those of {expected}")
-
-
-def sha256(path: Path | str) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def machine() -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scoreboard import FOLDER, board, sha256
+from scoreboard import FOLDER, board
 from scoreboard_page import (
     BASELINES,
     MEMORISATION,
@@ -36,7 +36,9 @@ import cosmogan.emulator.weights
 from cosmogan.emulator.card import model_card
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.file import SUFFIX, shipped_emulators
+from cosmogan.emulator.shipped import ENTRY, JudgedFile, PowerCheck, Shipped, ShippedScore
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.validation.wording import percent
 
 SHIPPED = Path(cosmogan.emulator.weights.__file__).parent
@@ -97,7 +99,7 @@ def ship(
         size, most = path.stat().st_size / 1e6, LARGEST_FILE / 1e6
         raise UserError(f"{path}: takes {size:.1f} MB; at most {most:.1f} MB may ship")
     record = json.loads(judged.read_text(encoding="utf-8"))
-    emulator, digest = Emulator.load(path), sha256(path)
+    emulator, digest = Emulator.load(path), file_sha256(path)
     same = [one for one, held in record["candidates"].items() if held["source_sha256"] == digest]
     if not same:
         raise UserError(f"{path}: {judged} has no candidate that is this emulator; run scoreboard.py with it first")
@@ -107,8 +109,7 @@ def ship(
     if "recipe" in emulator.training:
         recipe = without_places(yaml.safe_load(emulator.training["recipe"]))
         emulator.training["recipe"] = yaml.safe_dump(recipe, sort_keys=False)
-    emulator.training["shipped"] = shipped(name, same[0], record, emulator, runs)
-    emulator.training["shipped"]["limits"] += notes
+    emulator.training[ENTRY] = shipped(name, same[0], record, emulator, runs, notes).to_dict()
     out = folder / f"{name}{SUFFIX}"
     emulator.save(out, overwrite=True)
     card = out.with_suffix(".md")
@@ -126,8 +127,8 @@ def without_places(recipe: Any) -> Any:
 
 
 def shipped(
-    name: str, candidate: str, record: dict[str, Any], emulator: Emulator, runs: Sequence[Path]
-) -> dict[str, Any]:
+    name: str, candidate: str, record: dict[str, Any], emulator: Emulator, runs: Sequence[Path], notes: Sequence[str]
+) -> Shipped:
     """Return what the card tells beyond the record of the training."""
     held, box = record["candidates"][candidate], record["box"]
     missed, worse = misses(record, candidate), beaten_by_baselines(record, candidate)
@@ -135,30 +136,31 @@ def shipped(
     limits = [f"It misses: {'; '.join(missed)}."] if missed else []
     limits += [f"Not measured: {'; '.join(unknown)}."] if unknown else []
     limits += [f"A baseline is as good in: {'; '.join(worse)}."] if worse else []
-    return {
-        "name": name,
-        "title": f"{name}: slices of the cosmic web, {record['box']['length']}",
-        "data": {key: data(record[key], emulator) for key in ("training", "test")},
-        "cost": cost(name, record, held, emulator, runs),
-        "judged": f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
-        "mocks": f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/emulators/scoreboard.py",
-        "scores": [score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
-        "memorisation": memorisation(held["rows"]),
-        "limits": [*limits, *LIMITS],
-        "licence": LICENCE,
-        "check": held["check"],
-    }
+    return Shipped(
+        name=name,
+        title=f"{name}: slices of the cosmic web, {record['box']['length']}",
+        data={key: data(record[key], emulator) for key in ("training", "test")},
+        cost=cost(name, record, held, emulator, runs),
+        judged=f"{n_asked(record, candidate) - len(missed)} of {n_asked(record, candidate)} bars met",
+        mocks=f"{held['n_slices']:,} mocks, scored {record['date'][:10]} by benchmarks/emulators/scoreboard.py",
+        scores=[score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
+        memorisation=memorisation(held["rows"]),
+        limits=[*limits, *LIMITS, *notes],
+        licence=LICENCE,
+        check=PowerCheck(**held["check"]),
+    )
 
 
-def data(held: dict[str, Any], emulator: Emulator) -> dict[str, Any]:
+def data(held: dict[str, Any], emulator: Emulator) -> JudgedFile:
     """Return what a slice file was made of, and which of its realisations only chose the checkpoint."""
     learnt = set(emulator.training.get("realisations", held["realisations"]))
-    return {
-        "n_slices": held["n_slices"],
-        "realisations": held["realisations"],
-        "not_learnt": sorted(set(held["realisations"]) - learnt) if learnt & set(held["realisations"]) else [],
-        "sha256": held["sha256"],
-    } | {key: held[key] for key in ("learnt",) if key in held}
+    return JudgedFile(
+        n_slices=held["n_slices"],
+        realisations=held["realisations"],
+        not_learnt=sorted(set(held["realisations"]) - learnt) if learnt & set(held["realisations"]) else [],
+        sha256=held["sha256"],
+        learnt=held.get("learnt"),
+    )
 
 
 def cost(
@@ -215,7 +217,7 @@ def training_before(name: str, emulator: Emulator) -> str | None:
         return None
     before = Emulator.load(name).training
     same = all(before.get(key) == emulator.training.get(key) for key in ("recipe", "n_slices_seen"))
-    return before["shipped"]["cost"][0] if same and "shipped" in before else None
+    return before[ENTRY]["cost"][0] if same and ENTRY in before else None
 
 
 def training_seconds(run: Path, n_slices_seen: float) -> float:
@@ -237,21 +239,20 @@ def training_seconds(run: Path, n_slices_seen: float) -> float:
     return sum(seconds)
 
 
-def score(line: Line, record: dict[str, Any], candidate: str, box: dict[str, Any]) -> dict[str, Any]:
+def score(line: Line, record: dict[str, Any], candidate: str, box: dict[str, Any]) -> ShippedScore:
     """Return a line of the scoreboard as it is written there."""
     rows, bar = record["candidates"], line.bar(box)
-    return {
-        "title": line.title,
-        "against": line.against,
-        "value": written(line, rows[candidate]["rows"]),
-        "asked": "" if bar is None else asked(line, bar),
-        "met": line.met(rows[candidate]["rows"], box),
-        "simulations": written(
-            line, (record["floor"] if line.against == "training" else record["simulations"])["rows"]
-        ),
-        "baselines": {name: written(line, rows[name]["rows"]) for name in BASELINES if name in rows},
-        "headline": (line.row, line.against, line.key) in HEADLINES,
-    }
+    same = record["floor"] if line.against == "training" else record["simulations"]
+    return ShippedScore(
+        title=line.title,
+        against=line.against,
+        value=written(line, rows[candidate]["rows"]),
+        asked="" if bar is None else asked(line, bar),
+        met=line.met(rows[candidate]["rows"], box),
+        simulations=written(line, same["rows"]),
+        baselines={name: written(line, rows[name]["rows"]) for name in BASELINES if name in rows},
+        headline=(line.row, line.against, line.key) in HEADLINES,
+    )
 
 
 def memorisation(rows: dict[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cosmogan.emulator.shipped import Shipped
 from cosmogan.networks.base import count_parameters
+from cosmogan.text import ranges
 from cosmogan.units import format_length
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ def emulator_facts(emulator: Emulator) -> dict[str, str]:
     realisations = training.get("realisations", [])
     trained = [f"{training['n_slices_seen']:,} slices seen"] if "n_slices_seen" in training else []
     if realisations:
-        trained.append(f"{len(realisations)} realisations ({_ranges(realisations)})")
+        trained.append(f"{len(realisations)} realisations ({ranges(realisations)})")
     if "objective" in training:
         trained.append(f"{training['objective']} objective")
     if training.get("refitted"):
@@ -50,13 +52,13 @@ def model_card(emulator: Emulator) -> str:
     An emulator that ships was judged, and its record says so: the card then has data, cost, scores, limits and licence.
     """
     facts = "\n".join(f"- {name}: {text}" for name, text in emulator_facts(emulator).items())
-    shipped = emulator.training.get("shipped")
+    shipped = Shipped.of(emulator.training)
     recipe = emulator.training.get("recipe", "").strip()
     if shipped is None:
         parts = ["# Emulator of slices of the cosmic web", facts]
         parts += ["How good its slices are is not recorded in it: `cosmogan validate` compares them with simulations."]
     else:
-        parts = [f"# {shipped['title']}", facts, *_judged(shipped)]
+        parts = [f"# {shipped.title}", facts, *_judged(shipped)]
     parts += [f"## Recipe of its training\n\n```yaml\n{recipe}\n```"] if recipe else []
     stages = "\n".join(f"- {stage_text(one)}" for one in emulator.training.get("stages", []))
     parts += [f"It had other settings before:\n\n{stages}"] if stages else []
@@ -77,62 +79,45 @@ def stage_text(stage: dict[str, Any]) -> str:
 
 def headline(emulator: Emulator) -> str:
     """Return in a line how good an emulator is; empty where its record does not say."""
-    shipped = emulator.training.get("shipped")
+    shipped = Shipped.of(emulator.training)
     if shipped is None:
         return ""
-    scores = [one for one in shipped["scores"] if one["headline"] and one["value"] != "-"]
-    numbers = (f"{one['title']} {one['value']}" + (f" ({one['asked']})" if one["asked"] else "") for one in scores)
-    return f"{shipped['judged']}; {', '.join(numbers)}"
+    scores = [one for one in shipped.scores if one.headline and one.value != "-"]
+    numbers = (f"{one.title} {one.value}" + (f" ({one.asked})" if one.asked else "") for one in scores)
+    return f"{shipped.judged}; {', '.join(numbers)}"
 
 
-def _judged(shipped: dict[str, Any]) -> list[str]:
+def _judged(shipped: Shipped) -> list[str]:
     """Return the sections of a card that tell what an emulator was learnt from, cost and is worth."""
-    data, scores = shipped["data"], shipped["scores"]
+    data, scores = shipped.data, shipped.scores
     training, test = data["training"], data["test"]
-    chose = f"; {_ranges(training['not_learnt'])} of them chose the checkpoint only" if training["not_learnt"] else ""
-    learnt = training.get("learnt")
+    chose = f"; {ranges(training.not_learnt)} of them chose the checkpoint only" if training.not_learnt else ""
+    learnt = training.learnt
     # Where not all training slices were at hand to score with.
-    chose += f", a part of those that it learnt from, {_ranges(learnt)}" if learnt else ""
-    baselines = list(dict.fromkeys(name for one in scores for name in one["baselines"]))
+    chose += f", a part of those that it learnt from, {ranges(learnt)}" if learnt else ""
+    baselines = list(dict.fromkeys(name for one in scores for name in one.baselines))
     columns = ["", "asked", "this emulator", "simulations", *baselines]
     sections = [
         "## Data\n\n"
-        f"- Training: {training['n_slices']:,} slices of realisations {_ranges(training['realisations'])}{chose}.\n"
-        f"- Test: {test['n_slices']:,} slices of realisations {_ranges(test['realisations'])}, which neither "
+        f"- Training: {training.n_slices:,} slices of realisations {ranges(training.realisations)}{chose}.\n"
+        f"- Test: {test.n_slices:,} slices of realisations {ranges(test.realisations)}, which neither "
         "trained it nor chose the checkpoint.\n"
-        f"- SHA-256 of the slice files: training {training['sha256'][:16]}, test {test['sha256'][:16]}.",
-        "## Cost\n\n" + "\n".join(f"- {text}" for text in shipped["cost"]),
-        f"## Scores\n\n{shipped['judged'].capitalize()}; {shipped['mocks']}. Bold: misses what is asked. Differences "
+        f"- SHA-256 of the slice files: training {training.sha256[:16]}, test {test.sha256[:16]}.",
+        "## Cost\n\n" + "\n".join(f"- {text}" for text in shipped.cost),
+        f"## Scores\n\n{shipped.judged.capitalize()}; {shipped.mocks}. Bold: misses what is asked. Differences "
         "are abs(mocks / simulation - 1); simulations are what these differ from each other by, baselines what needs "
         "no training.",
     ]
     for against, title in (("training", "the mean of the training slices"), ("test", "test realisations")):
         rows = [columns, ["---"] * len(columns)]
         for one in scores:
-            if one["against"] == against:
-                value = f"**{one['value']}**" if one["met"] is False else one["value"]
-                others = (one["baselines"].get(name, "-") for name in baselines)
-                rows.append([one["title"], one["asked"], value, one["simulations"], *others])
+            if one.against == against:
+                value = f"**{one.value}**" if one.met is False else one.value
+                others = (one.baselines.get(name, "-") for name in baselines)
+                rows.append([one.title, one.asked, value, one.simulations, *others])
         sections.append(f"Against {title}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
-    if shipped["memorisation"]:
-        sections.append(shipped["memorisation"])
-    sections.append("## Limits\n\n" + "\n".join(f"- {text}" for text in shipped["limits"]))
-    sections.append(f"## Licence\n\n{shipped['licence']}")
+    if shipped.memorisation:
+        sections.append(shipped.memorisation)
+    sections.append("## Limits\n\n" + "\n".join(f"- {text}" for text in shipped.limits))
+    sections.append(f"## Licence\n\n{shipped.licence}")
     return sections
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return integers as text, neighbours joined.
-
-    Examples
-    --------
-    >>> _ranges([1, 2, 3, 7])
-    '1-3, 7'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import textwrap
 import threading
@@ -37,7 +36,8 @@ from cosmogan.emulator.requests import (
 )
 from cosmogan.emulator.resizing import require_memory, resized_metadata, untrusted
 from cosmogan.errors import UserError
-from cosmogan.machine.devices import require_device
+from cosmogan.files import file_sha256
+from cosmogan.machine.devices import choose_device
 from cosmogan.machine.threads import map_in_order
 from cosmogan.networks.base import AbstractGenerator, cached_slices
 from cosmogan.slices import SliceMetadata
@@ -113,7 +113,7 @@ class Emulator:
         name_or_path
             A safetensors file written by `save`, or the name of an emulator that ships with the package.
         device
-            Where to generate.
+            Device such as "cpu" or "cuda:1"; "auto" takes a GPU where there is one.
         precision
             ``"bfloat16"`` computes the body of the network in 16 bits and is about 1.8 times as fast on processors
             that have them (AVX-512 BF16, AMX). Other bits; statistics are those of float32 within
@@ -126,7 +126,7 @@ class Emulator:
             16-bit body.
         """
         path = find_emulator(name_or_path)
-        require_device(device)
+        device = choose_device(device)
         if precision not in ("float32", "bfloat16"):
             raise UserError(f"precision: expected float32 or bfloat16, found {precision!r}")
         record, tensors = read_emulator_file(path)
@@ -144,7 +144,7 @@ class Emulator:
             ) from None
         emulator.file, emulator.precision = path, precision
         # Now: the file may be another one by the time somebody asks.
-        emulator._file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        emulator._file_sha256 = file_sha256(path)
         return emulator
 
     @classmethod

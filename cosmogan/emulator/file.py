@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cosmogan.errors import UserError
+from cosmogan.files import written
 from cosmogan.slices import require_absent
 
 FORMAT = "cosmogan-emulator"
@@ -80,15 +81,9 @@ def write_emulator_file(path: Path, record: dict[str, Any], tensors: dict[str, T
     require_absent(path, overwrite=overwrite)
     record = {"format": FORMAT, "format_version": FORMAT_VERSION} | record
     record["sha256"] = checksum(record, tensors)
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path, SafetensorError) as beside:
         # `save_file` would make it unreadable to others, whatever the umask.
-        partial.write_bytes(save(tensors, metadata={_ENTRY: json.dumps(record)}))
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error})") from None
+        beside.write_bytes(save(tensors, metadata={_ENTRY: json.dumps(record)}))
 
 
 def checksum(record: dict[str, Any], tensors: dict[str, Tensor]) -> str:

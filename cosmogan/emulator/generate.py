@@ -18,10 +18,12 @@ from typing import Any, Literal
 import torch
 
 from cosmogan import __version__
+from cosmogan.checks import require_least, require_seed
 from cosmogan.emulator.conditions import parse_conditions
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.mock_run import MockRun
 from cosmogan.errors import UserError
+from cosmogan.machine.devices import choose_device
 from cosmogan.machine.processes import run_processes
 from cosmogan.machine.ranks import find_local_rank, find_rank
 from cosmogan.slices import SliceMetadata
@@ -29,7 +31,6 @@ from cosmogan.slices.shards import Shard, parse_compression
 from cosmogan.slices.writer import stored_dtype
 from cosmogan.units import parse_length
 
-_LARGEST_SEED = 2**31 - 1
 _LARGEST_COUNT = 2**16 - 1
 
 
@@ -90,7 +91,8 @@ def generate(
     batch_size
         Slices computed at a time on a GPU.
     device
-        "cpu", "cuda" or "cuda:1"; ranks share the GPUs of their node.
+        Device: "cpu", "cuda:1", or "cuda", where ranks share the GPUs of their node; "auto" takes a GPU where there is
+        one.
     precision
         "float32", or "bfloat16" for the body of the network: faster where the processor has it, with other bits.
     overwrite
@@ -109,13 +111,11 @@ def generate(
         With code 143 after SIGTERM; what is done is kept.
     """
     path = Path(out)
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise UserError(f"seed: expected 0 to {_LARGEST_SEED}, found {seed}")
-    if n < 1:
-        raise UserError(f"n: expected at least 1, found {n}")
+    require_seed(seed)
+    require_least(1, n=n)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
-    share, processes, device = _find_share(shards, shard, device)
+    share, processes, device = _find_share(shards, shard, str(choose_device(device)))
     model = _resized(Emulator.load(emulator, device=device, precision=precision), pixels, box_size)
     if conditions is not None:
         model = model.given(**parse_conditions(conditions))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cosmogan.seeds import slice_stream
+
 LATENTS_RECIPE = (
     "slice i of a seed: numpy.random.Generator(numpy.random.Philox(key=seed, counter=[0, 0, 0, i]))"
     ".standard_normal(latent_shape, dtype=numpy.float32)"
@@ -20,8 +22,7 @@ def latents(index: Sequence[int], shape: tuple[int, ...], *, seed: int) -> np.nd
     """
     out = np.empty((len(index), *shape), np.float32)
     for row, i in zip(out, index, strict=True):
-        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i]))
-        random.standard_normal(dtype=np.float32, out=row)
+        slice_stream(seed, i).standard_normal(dtype=np.float32, out=row)
     return out
 
 

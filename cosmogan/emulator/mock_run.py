@@ -19,10 +19,11 @@ from tqdm import tqdm
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.errors import UserError
 from cosmogan.machine.processes import TERMINATED, Termination
+from cosmogan.seeds import COUNTS, slice_stream
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.shards import Shard, write_index
-from cosmogan.text import os_reason
+from cosmogan.text import decimal_bytes, os_reason
 
 # Blocks that wait for the disk while the next ones are computed.
 _MOST_WAITING = 4
@@ -172,8 +173,7 @@ def poisson_counts(density: np.ndarray, mean_count: float, *, seed: int, first: 
     """
     counts = np.empty(density.shape, np.int64)
     for i, one in enumerate(density):
-        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, first + i]))
-        counts[i] = random.poisson(mean_count * one.astype(np.float64))
+        counts[i] = slice_stream(seed, first + i, COUNTS).poisson(mean_count * one.astype(np.float64))
     return counts
 
 
@@ -200,10 +200,6 @@ def _require_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
     if needed > free:
         raise UserError(
-            f"{path}: its slices need {_readable(needed)} and {_readable(free)} are free in {folder}; "
+            f"{path}: its slices need {decimal_bytes(needed)} and {decimal_bytes(free)} are free in {folder}; "
             "make fewer or write elsewhere"
         )
-
-
-def _readable(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.4g} MB"

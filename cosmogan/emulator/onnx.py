@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cosmogan.emulator.latents import LATENTS_RECIPE, latents
 from cosmogan.errors import UserError
+from cosmogan.files import written
 from cosmogan.slices import require_absent
 
 if TYPE_CHECKING:
@@ -51,11 +52,9 @@ def write_onnx(emulator: Emulator, path: Path, *, overwrite: bool = False) -> No
     program = _graph(_Portable(emulator).eval(), example.to("cpu"))
     for name, text in _description(emulator).items():
         program.model.metadata_props[name] = text
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        program.save(partial)
-        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+    with written(path) as beside:
+        program.save(beside)
+        session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
         # Another number of slices than the graph was traced with.
         for n in (_CHECKED, 1):
             (found,) = session.run(None, {INPUT: example[:n].numpy()})
@@ -63,11 +62,6 @@ def write_onnx(emulator: Emulator, path: Path, *, overwrite: bool = False) -> No
             if np.isclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE).mean() < _SAME_PIXELS:
                 worst = np.abs(found - expected).max()
                 raise UserError(f"{path}: slices of onnxruntime differ from those of torch by up to {worst:.2g}")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _Portable(nn.Module):

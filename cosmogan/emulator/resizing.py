@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
+from pathlib import Path
 
+from cosmogan.checks import require_positive
 from cosmogan.errors import UserError
+from cosmogan.machine.memory import available_memory
 from cosmogan.slices import SliceMetadata
 from cosmogan.units import format_length
 
@@ -41,8 +43,7 @@ def resized_metadata(
     if n_pixels is not None:
         name, side = f"n_pixels {n_pixels}", n_pixels
     elif box_size is not None:
-        if not (math.isfinite(box_size) and box_size > 0):
-            raise UserError(f"box_size: expected a positive length in Mpc/h, found {box_size}")
+        require_positive("a length in Mpc/h", box_size=box_size)
         side = box_size / trained.pixel_size
         if abs(side - round(side)) < _ROUNDING * side:
             side = round(side)
@@ -69,20 +70,29 @@ def resized_metadata(
     return replace(trained, n_pixels=int(side), box_size=int(side) * trained.pixel_size)
 
 
-def require_memory(n_pixels: int, bytes_per_pixel: int) -> None:
-    """Refuse slices that would bring the machine to its knees: Linux promises memory that it has not got.
+def require_memory(n_pixels: int, bytes_per_pixel: int, *, root: Path = Path("/")) -> None:
+    """Refuse slices for which the system or the batch job would end the process: Linux promises memory it has not got.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels along a side.
+    bytes_per_pixel
+        Memory that the network needs.
+    root
+        As in `available_memory`.
 
     Raises
     ------
     UserError
-        If one slice needs more than the machine has.
+        If one slice needs more than this process may take.
     """
-    needed, there = n_pixels**2 * bytes_per_pixel, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = n_pixels**2 * bytes_per_pixel, available_memory(root)
     if needed > there:
         largest = math.isqrt(there // bytes_per_pixel)
         raise UserError(
-            f"n_pixels {n_pixels}: computing a slice needs {needed / 1e9:.3g} GB of memory and this machine has "
-            f"{there / 1e9:.3g} GB, enough for {largest} pixels along a side"
+            f"n_pixels {n_pixels}: computing a slice needs {needed / 1e9:.3g} GB of memory and this process "
+            f"may take {there / 1e9:.3g} GB, enough for {largest} pixels along a side"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic
 
@@ -39,8 +40,7 @@ class AbstractPenalty(ABC):
     """
 
     def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise UserError(f"model.penalty.every: expected at least 1 critic step, found {every}")
+        require_least(1, "critic step", where="model.penalty", every=every)
         self.every = every
 
     def __call__(self, critic: AbstractCritic, real: Tensor, fake: Tensor, *, step: int, seed: int) -> Tensor | None:

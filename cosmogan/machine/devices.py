@@ -1,4 +1,4 @@
-"""Whether torch can compute where the user asks it to."""
+"""Where torch computes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import torch
 from cosmogan.errors import UserError
 
 
-def require_device(device: torch.device | str) -> None:
-    """Refuse a device that is not there.
+def choose_device(device: torch.device | str) -> torch.device:
+    """Return a device that can be used.
 
     Parameters
     ----------
     device
-        Such as ``"cpu"`` or ``"cuda:1"``.
+        Device such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` takes a GPU where there is one.
 
     Raises
     ------
     UserError
         If torch cannot compute on it.
     """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=device)
     # torch raises another kind for each way in which a device is not there.
     except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        expected = "cpu or cuda" if torch.cuda.is_available() else "cpu (no CUDA device is visible)"
+        expected = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu (no CUDA device is visible)"
         raise UserError(f"device: {str(device)!r} cannot be used here; expected {expected}") from None
+    return torch.device(device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosmogan.checks import require_positive
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, full_precision
 from cosmogan.networks.conditions import Conditioning
@@ -69,8 +70,7 @@ class PatchCritic(AbstractCritic):
         mean_count: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
-        if mean_count is not None and not mean_count > 0:
-            raise UserError(f"model.critic.mean_count: expected a number above 0 or null, found {mean_count}")
+        require_positive(where="model.critic", null=True, mean_count=mean_count)
         self.mean_count = mean_count
         # Of the smoothing; set by `prepare`.
         self.register_buffer("kernel", torch.ones(1), persistent=False)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
@@ -93,8 +94,7 @@ class PeriodicGenerator(AbstractGenerator):
         tails: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
-        if n_levels < 1:
-            raise UserError(f"n_levels: expected at least 1, found {n_levels}")
+        require_least(1, n_levels=n_levels)
         self.width, self.n_levels, self.latent_channels = width, n_levels, latent_channels
         self.side_multiple = 2**n_levels
         if n_pixels < 1 or n_pixels % self.side_multiple:

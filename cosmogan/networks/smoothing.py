@@ -8,16 +8,12 @@ from operator import add
 import torch
 from torch import Tensor
 
-# The kernel is cut where the slice file says: at 4 sigma, sampled at the pixels.
-_REACH = 4.0
+from cosmogan.slices.smoothing import gaussian_taps
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
     """Return the taps of a Gaussian of ``sigma`` pixels, float32, shape ``(n_taps,)`` with the sum 1; one tap for 0."""
-    reach = int(_REACH * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
-    return (kernel / kernel.sum()).float()
+    return torch.from_numpy(gaussian_taps(sigma)).float()
 
 
 def smooth(field: Tensor, kernel: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.files import written
 from cosmogan.hdf5 import open_file
 from cosmogan.slices import SliceReader, SliceWriter, require_absent
 from cosmogan.slices.layout import CHECKSUMS, LABELS
 from cosmogan.slices.writer import write_head
-from cosmogan.text import os_reason
 
 _NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.[^.]*)?")
 _MOST_SHARDS = 99_999
@@ -121,22 +121,17 @@ def write_index(path: Path, shards: Sequence[Path]) -> Path:
         layout[done : done + len(reader)] = h5py.VirtualSource(reader.path.name, "slices", shape)
         done += len(reader)
     # Several processes may find all shards done at the same time, and write the same.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open_file(partial, "w") as file:
-            write_head(file, readers[0].metadata, n_slices=n, provenance=provenance, with_checksums=True)
-            for name in LABELS:
-                file[name][:] = np.concatenate([getattr(reader, name) for reader in readers])
-            file[CHECKSUMS][:] = np.concatenate(sums)
-            file.create_virtual_dataset("slices", layout)
-            table = file.create_group("shards")
-            table["name"] = [reader.path.name for reader in readers]
-            table["n_slices"] = np.array([len(reader) for reader in readers], np.int64)
-            table["sha256"] = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in sums]
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
+    beside_name = f"{path.name}.{os.getpid()}.part"
+    with written(path, RuntimeError, partial=beside_name) as beside, open_file(beside, "w") as file:
+        write_head(file, readers[0].metadata, n_slices=n, provenance=provenance, with_checksums=True)
+        for name in LABELS:
+            file[name][:] = np.concatenate([getattr(reader, name) for reader in readers])
+        file[CHECKSUMS][:] = np.concatenate(sums)
+        file.create_virtual_dataset("slices", layout)
+        table = file.create_group("shards")
+        table["name"] = [reader.path.name for reader in readers]
+        table["n_slices"] = np.array([len(reader) for reader in readers], np.int64)
+        table["sha256"] = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in sums]
     return path
 
 

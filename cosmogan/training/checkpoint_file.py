@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from cosmogan.files import replaced
 
 
 class CheckpointFile(TorchCheckpointIO):
@@ -25,13 +26,5 @@ class CheckpointFile(TorchCheckpointIO):
         # By way of memory: only then does a full disk raise an OSError that says so.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        partial = path.with_name(f".{path.name}.part")
-        try:
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replaced(path, durable=True) as beside:
+            beside.write_bytes(content.getbuffer())

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmogan.checks import require_least
 from cosmogan.emulator.conditions import Conditions
 from cosmogan.errors import UserError
+from cosmogan.seeds import derive_seed
 from cosmogan.slices import SliceMetadata, SliceReader, check_slices
 from cosmogan.training.slice_stores import (
     AbstractStore,
@@ -189,13 +191,8 @@ class SliceDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("n_test", n_test, 0),
-            ("slices_per_epoch", slices_per_epoch, 1),
-        ):
-            if value < least:
-                raise UserError(f"data.{name}: expected at least {least}, found {value}")
+        require_least(1, where="data", batch_size=batch_size, slices_per_epoch=slices_per_epoch)
+        require_least(0, where="data", n_test=n_test)
         if n_validation < 1:
             raise UserError(
                 f"data.n_validation: expected at least 1, found {n_validation}; the checkpoint is chosen by "
@@ -380,9 +377,3 @@ def augment(slices: Tensor, *, seed: int, first: int = 0, total: int | None = No
     index = (outer[:, :, None] + inner[:, None, :]).reshape(n_slices, 1, -1)
     planes = slices.reshape(n_slices, -1, side * side)
     return planes.gather(2, index.expand_as(planes)).view_as(slices)
-
-
-def derive_seed(*words: int) -> int:
-    """Return a 63-bit seed that depends on all of the given numbers."""
-    # The number of words too: a seed sequence does not tell trailing zeros.
-    return int(np.random.SeedSequence([len(words), *map(int, words)]).generate_state(1, np.uint64)[0] >> 1)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cosmogan.emulator.card import stage_text
 from cosmogan.networks.cost import count_cost
+from cosmogan.text import binary_bytes, duration, ranges
 from cosmogan.training.callbacks.alarms import Alarms
 from cosmogan.training.callbacks.progress import SliceProgress
 from cosmogan.training.checkpoint_file import CheckpointFile
@@ -146,9 +147,9 @@ class Plan:
         passes = self.n_steps * self._batch / data.n_training
         return [
             f"{data.path}: {box}",
-            f"train      {data.n_training:7,} slices of realisations {_ranges(data.training_realisations)}; "
+            f"train      {data.n_training:7,} slices of realisations {ranges(data.training_realisations)}; "
             f"each is seen {passes:.3g} times",
-            f"validate   {len(data.validation):7,} slices of realisations {_ranges(data.validation_realisations)}",
+            f"validate   {len(data.validation):7,} slices of realisations {ranges(data.validation_realisations)}",
         ]
 
     def steps(self) -> list[str]:
@@ -241,9 +242,9 @@ class Trial(L.Callback):
 
     def memory(self, data: SliceDataModule) -> list[str]:
         """Return lines on memory."""
-        found = {name: _binary(value) for name, value in self._bytes.items()}
+        found = {name: binary_bytes(value) for name, value in self._bytes.items()}
         of = "process" if self._device.type == "cpu" else "device"
-        steps = _binary(max(0, self._bytes["peak"] - self._bytes["rest"]))
+        steps = binary_bytes(max(0, self._bytes["peak"] - self._bytes["rest"]))
         return [
             f"networks and buffers {found['networks']}, optimisers {found['optimisers']}",
             f"{of} before the first step {found['rest']}, peak of the steps {found['peak']} "
@@ -257,11 +258,11 @@ class Trial(L.Callback):
         validation = self._marks["end"] - self._marks["validation"]
         ready = self._marks["ready"] - self._marks["start"]
         total = ready + self.plan.n_steps * mean + self.plan.n_validations * validation
-        steps = ", ".join(f"{kind} {_duration(seconds)}" for kind, seconds in measured.items())
+        steps = ", ".join(f"{kind} {duration(seconds)}" for kind, seconds in measured.items())
         return [
-            f"about {_duration(total)} in all: {self.plan.n_steps:,} steps of {_duration(mean)} on average, "
-            f"{self.plan.n_validations:,} validations with checkpoint of {_duration(validation)}, "
-            f"start {_duration(ready)}",
+            f"about {duration(total)} in all: {self.plan.n_steps:,} steps of {duration(mean)} on average, "
+            f"{self.plan.n_validations:,} validations with checkpoint of {duration(validation)}, "
+            f"start {duration(ready)}",
             f"steps: {steps}",
         ]
 
@@ -304,34 +305,3 @@ def _resident(name: str) -> int:
         # In bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return sorted whole numbers in short.
-
-    >>> _ranges([0, 1, 2, 5, 7, 8])
-    '0-2, 5, 7-8'
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time with two or three digits.
-
-    >>> _duration(0.0123), _duration(75), _duration(7300)
-    ('12 ms', '75 s', '2.0 h')
-    """
-    for limit, unit, name in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (48 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.{1 if seconds / unit < 10 else 0}f} {name}"
-    return f"{seconds / 86400:.1f} days"
-
-
-def _binary(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:,.1f} GiB"

@@ -12,13 +12,15 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from cosmogan.checks import require_least, require_positive
 from cosmogan.errors import UserError
 from cosmogan.losses.base import AbstractObjective
 from cosmogan.losses.feature_matching import feature_matching
 from cosmogan.losses.penalties import AbstractPenalty
 from cosmogan.losses.pins import StatisticPins
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, count_parameters, full_precision
-from cosmogan.training.data import SliceBatch, SliceDataModule, StepLoader, augment, derive_seed
+from cosmogan.seeds import derive_seed
+from cosmogan.training.data import SliceBatch, SliceDataModule, StepLoader, augment
 from cosmogan.training.ema import update_average
 from cosmogan.transforms import AbstractTransform
 
@@ -171,28 +173,21 @@ class CosmoGAN(L.LightningModule):
                 f"of {type(generator).__name__} hold {made} of them; take SpectralPriorGenerator with the same "
                 "mean_count, or set that of the critic to null"
             )
-        for name, count in (
-            ("max_slices", max_slices),
-            ("n_critic_steps", n_critic_steps),
-            ("n_microbatches", n_microbatches),
-            ("average_halflife", average_halflife),
-        ):
-            if count < 1:
-                raise UserError(f"model.{name}: expected at least 1, found {count}")
-        for name, rate in (("generator_lr", generator_lr), ("critic_lr", critic_lr)):
-            if not 0 < rate < math.inf:
-                raise UserError(f"model.{name}: expected a learning rate above 0, found {rate}")
+        require_least(
+            1,
+            where="model",
+            max_slices=max_slices,
+            n_critic_steps=n_critic_steps,
+            n_microbatches=n_microbatches,
+            average_halflife=average_halflife,
+        )
+        require_positive("a learning rate", where="model", generator_lr=generator_lr, critic_lr=critic_lr)
+        require_least(0, where="model", final_lr=final_lr, final_penalty=final_penalty, final_pins=final_pins)
+        require_positive("a share", where="model", null=True, average_rampup=average_rampup)
+        require_positive("a length", where="model", null=True, max_gradient_norm=max_gradient_norm)
         for name, beta in (("betas", betas[0]), ("betas", betas[1]), ("final_beta2", final_beta2)):
             if beta is not None and not 0 <= beta < 1:
                 raise UserError(f"model.{name}: expected numbers of at least 0 and below 1, found {beta}")
-        finals = {"final_lr": final_lr, "final_penalty": final_penalty, "final_pins": final_pins}
-        for name, share in finals.items():
-            if not 0 <= share < math.inf:
-                raise UserError(f"model.{name}: expected a share of at least 0, found {share}")
-        if average_rampup is not None and not average_rampup > 0:
-            raise UserError(f"model.average_rampup: expected a share above 0 or null, found {average_rampup}")
-        if max_gradient_norm is not None and not max_gradient_norm > 0:
-            raise UserError(f"model.max_gradient_norm: expected a length above 0 or null, found {max_gradient_norm}")
         if not 0 < schedule_end <= 1:
             raise UserError(f"model.schedule_end: expected a share between 0 and 1, found {schedule_end}")
         self.automatic_optimization = False

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cosmogan.errors import UserError
+from cosmogan.files import replaced
 
 # Digits that tell any two float32 numbers.
 _DIGITS = 9
@@ -108,14 +109,10 @@ class MetricsFile(Logger):
         self._rewrite(rows)
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
-        beside = self.path.with_name(f".{self.path.name}.part")
-        with beside.open("w", newline="") as file:
+        with replaced(self.path, durable=True) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -5,7 +5,6 @@ All three give the same bits for the same places in the set.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cosmogan.errors import UserError
+from cosmogan.machine.memory import available_memory
 from cosmogan.slices import SliceReader, density_from_counts, pixel_problem
 
 # Share of the free memory that "auto" takes for slices; the rest is for networks and their activations, or for the
@@ -213,34 +213,7 @@ def choose_memory(wanted: Memory, n_bytes: int, *, device: torch.device, n_proce
         return "device"
     if n_bytes <= DEVICE_SHARE * free:
         return "device"
-    return "host" if n_bytes * n_processes <= HOST_SHARE * host_memory() else "file"
-
-
-def host_memory(root: Path = Path("/")) -> int:
-    """Return the bytes of memory that this process may count on: what is free, within the limits of its batch job.
-
-    Parameters
-    ----------
-    root
-        Where to look for what Linux says.
-    """
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        meminfo = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
-        found.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
-        # Limits are set on the control group of the process or on one above it, in version 1 or 2 of these.
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            top = root / "sys/fs/cgroup" / ("memory" if "memory" in controllers.split(",") else "")
-            for folder in (top / group.lstrip("/"), *(top / group.lstrip("/")).parents):
-                for name in ("memory.max", "memory.limit_in_bytes"):
-                    if (folder / name).is_file():
-                        limit = (folder / name).read_text().strip()
-                        found += [int(limit)] if limit.isdigit() else []
-    except (OSError, KeyError, ValueError):
-        # Not Linux: all memory of the machine.
-        pass
-    return min(found)
+    return "host" if n_bytes * n_processes <= HOST_SHARE * available_memory() else "file"
 
 
 def fetch_ahead(fetch: Callable[[Item], Result], items: Iterable[Item], n_ahead: int) -> Generator[Result, None, None]:

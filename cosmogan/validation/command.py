@@ -60,7 +60,7 @@ def validate(
     overwrite
         Replace an earlier report.
     device
-        Where to compute, such as ``cpu`` or ``cuda``.
+        Device to compute on: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def validate(
     UserError
         If the files do not belong together, cannot be compared, or ``out`` may not be written.
     """
-    from cosmogan.machine.devices import require_device
+    from cosmogan.machine.devices import choose_device
     from cosmogan.validation.compare import compare_candidates
     from cosmogan.validation.report.report import require_report_folder, write_report
     from cosmogan.validation.report.table import format_table
@@ -79,7 +79,7 @@ def validate(
     from cosmogan.validation.verdict import judge_all, worst_outcome
 
     asked = load_thresholds(thresholds)
-    require_device(device)
+    target = choose_device(device)
     # Before the work, not after it.
     require_report_folder(out, overwrite=overwrite)
     boxes = _boxes(files or [], mocks or [], reference or [])
@@ -99,7 +99,7 @@ def validate(
             paired=paired,
             n_bootstrap=bootstrap,
             seed=seed,
-            device=device,
+            device=target,
         )
     ]
     page = write_report(comparisons, out, asked, overwrite=overwrite)

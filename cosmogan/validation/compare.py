@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
@@ -332,12 +332,10 @@ def _measure(reader: SliceReader, statistics: Sequence[AbstractStatistic], devic
 
 
 def _input_file(reader: SliceReader, measured: Measurement) -> InputFile:
-    with reader.path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return InputFile(
         path=str(reader.path),
         n_bytes=reader.path.stat().st_size,
-        sha256=digest,
+        sha256=file_sha256(reader.path),
         metadata=reader.metadata,
         n_slices=reader.n_slices,
         n_realisations=len(np.unique(reader.realisation)),

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
+from cosmogan.text import duration
 from cosmogan.units import Cosmology, format_length
 from data_tools.simulation.cola import ColaSettings, evolve, lattice
 from data_tools.simulation.linear import PowerSpectrum, gaussian_field, linear_power
@@ -61,14 +63,13 @@ class SimulationParameters:
 
     def __post_init__(self) -> None:
         if self.particles < 4 or self.particles % 2:
-            raise UserError(f"particles must be even and at least 4 along a side, got {self.particles}")
+            raise UserError(f"particles must be even and at least 4 along a side, found {self.particles}")
         if self.mesh < self.particles or self.mesh % 2:
-            raise UserError(f"mesh must be even and not below particles ({self.particles}), got {self.mesh}")
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
+            raise UserError(f"mesh must be even and not below particles ({self.particles}), found {self.mesh}")
+        require_least(1, steps=self.steps)
         if not (math.isfinite(self.start_redshift) and -1 < self.redshift < self.start_redshift):
             raise UserError(
-                f"redshift must lie above -1 and below start_redshift; got redshift {self.redshift:g}, "
+                f"redshift must lie above -1 and below start_redshift; found redshift {self.redshift:g}, "
                 f"start_redshift {self.start_redshift:g}"
             )
 
@@ -175,7 +176,7 @@ def _announce(parameters: SimulationParameters, seeds: list[int], device: torch.
     print(
         f"simulating {len(seeds)} x {parameters.particles}^3 particles in {box}, {parameters.steps} steps, "
         f"mesh {parameters.mesh}^3: about {_estimate_bytes(parameters) / 1e9:.1f} GB of {where} and about "
-        f"{_format_seconds(seconds)}",
+        f"{duration(seconds)}",
         file=sys.stderr,
     )
 
@@ -206,9 +207,3 @@ def _estimate_seconds(parameters: SimulationParameters, device: torch.device) ->
             force[0].cpu()
             elapsed.append(time.perf_counter() - start)
     return _OVERHEAD * min(elapsed) * (parameters.particles / n) ** 3 * (parameters.steps + 2)
-
-
-def _format_seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -14,6 +14,7 @@ import torch
 
 from cosmogan.errors import UserError
 from cosmogan.hdf5 import open_file
+from cosmogan.machine.devices import choose_device
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
 from cosmogan.units import RODRIGUEZ2018, Cosmology, parse_length
 from data_tools.simulation.realisations import SimulationParameters, default_steps, run_seeds
@@ -84,7 +85,7 @@ def simulate(
     start_redshift
         Redshift of the initial conditions, from second-order perturbation theory.
     device
-        "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
+        Device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
     slice_pixels
         Write slices of this many pixels along a side instead of snapshots.
     slabs
@@ -158,25 +159,6 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"seeds {text!r}: a seed occurs twice; the same simulation must not count as two")
     return seeds
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``"auto"`` takes a GPU where there is one.
-
-    Raises
-    ------
-    UserError
-        If there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r}: cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    return device
 
 
 def _simulate_snapshots(

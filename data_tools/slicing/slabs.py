@@ -8,14 +8,12 @@ from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceWriter, density_from_counts
+from cosmogan.slices.smoothing import smooth
 from data_tools.slicing.assignment import assign, weight_bits
 
-# Where the Gaussian is cut, in sigma: part of the definition of `smoothing` in the slice file.
-_TRUNCATE = 4.0
 # Sums of weights stay below 2**62, so that no pixel overflows; masses may exceed those of the first particles by this.
 _LARGEST_SUM_BITS = 62
 _MASS_HEADROOM_BITS = 10
@@ -237,7 +235,5 @@ def _finished_slabs(counter: SlabCounter, writer: SliceWriter) -> Iterator[tuple
             slices = counter.counts(axis, start, min(start + step, behind))
             if metadata.quantity == "density":
                 slices = density_from_counts(slices, counter.mean)
-                if metadata.smoothing:
-                    sigma = (0.0, metadata.smoothing, metadata.smoothing)
-                    slices = gaussian_filter(slices, sigma, mode="wrap", truncate=_TRUNCATE)
+                slices = smooth(slices, metadata.smoothing)
             yield axis, start, slices

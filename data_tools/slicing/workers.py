@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from cosmogan.errors import UserError
+from cosmogan.files import replaced
 from cosmogan.hdf5 import open_file
 from data_tools.slicing.slabs import SlabCounter
 from data_tools.slicing.slice_job import SliceJob
@@ -268,15 +269,13 @@ def count_share(
     for positions, masses in source.particles(weights=job.weighted, files=files, coverage=seen):
         beat()
         counter.add(positions, masses)
-    partial = part.with_name(part.name + ".part")
-    with open_file(partial, "w") as handle:
+    with replaced(part) as beside, open_file(beside, "w") as handle:
         # As text: a sum of weights has up to 63 bits.
         handle.attrs.update(n_particles=counter.n_particles, total=str(counter.total))
         for name, values in seen.state().items():
             handle[f"coverage/{name}"] = values
         for i, grid in enumerate(counter.grids):
             handle[f"grid{i}"] = grid
-    os.replace(partial, part)
     return part
 
 

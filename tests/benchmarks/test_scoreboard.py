@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cosmogan import Emulator
 from cosmogan.emulator.card import model_card
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 from cosmogan.slices import read_slices, write_example, write_slices
 from cosmogan.transforms import GaussianisingTransform
@@ -278,7 +279,7 @@ def test_only_what_was_judged_ships(
     judged.write_text(json.dumps(held))
     with pytest.raises(ship.UserError, match="has no candidate that is this emulator"):
         ship.ship("box500-64", tmp_path / "ours.safetensors", **where)
-    held["candidates"]["ours"] |= {"source_sha256": ship.sha256(tmp_path / "ours.safetensors"), "n_slices": 100}
+    held["candidates"]["ours"] |= {"source_sha256": file_sha256(tmp_path / "ours.safetensors"), "n_slices": 100}
     judged.write_text(json.dumps(held))
     with pytest.raises(ship.UserError, match="judged by 100 mocks"):
         ship.ship("box500-64", tmp_path / "ours.safetensors", **where)

@@ -18,6 +18,7 @@ import torch
 from cosmogan import __version__
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.export import export
+from cosmogan.files import file_sha256, replaced
 from cosmogan.slices import SliceReader
 from cosmogan.validation.compare import compare_candidates
 from cosmogan.validation.comparison import Comparison
@@ -54,7 +55,7 @@ def export_emulator(run: Path, out: Path, *, refit: bool, device: torch.device) 
         "refitted": refit,
         "refit_seconds": time.perf_counter() - began if refit else None,
         "bytes": out.stat().st_size,
-        "sha256": scoreboard.sha256(out),
+        "sha256": file_sha256(out),
     }
 
 
@@ -106,7 +107,7 @@ def record_statistics(
         emulator = Emulator.load(emulators[comparison.name])
         candidates[comparison.name] = {
             "kind": "emulator",
-            "source_sha256": scoreboard.sha256(emulators[comparison.name]),
+            "source_sha256": file_sha256(emulators[comparison.name]),
             "sampling_seconds": processor_seconds(emulators[comparison.name]),
             "n_slices": comparison.mocks.n_slices,
             "provenance": {key: held for key, held in comparison.mocks.provenance.items() if key in _TOLD},
@@ -178,6 +179,5 @@ def _pixels(png: bytes) -> np.ndarray:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is either whole or not there."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(scoreboard.plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replaced(path) as beside:
+        beside.write_text(json.dumps(scoreboard.plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -48,8 +48,8 @@ from simulations import BOXES, GEOMETRIES, join, part, simulate
 
 from cosmogan.emulator.generate import generate
 from cosmogan.errors import UserError
+from cosmogan.machine.devices import choose_device
 from cosmogan.training.fit import find_recipe
-from data_tools.simulation.simulate import choose_device
 
 RECIPES = {"ours": "emulators", "rodriguez2018": "rodriguez2018"}
 LARGEST_WEIGHTS = 8_000_000

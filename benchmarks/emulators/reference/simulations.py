@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cosmogan import __version__
 from cosmogan.errors import UserError
+from cosmogan.files import replaced
 from cosmogan.networks.smoothing import gaussian_kernel, smooth
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
 from cosmogan.units import RODRIGUEZ2018, Cosmology
@@ -243,10 +244,9 @@ def simulate(
 
 def _write_cube(path: Path, counts: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path.with_suffix(".part"), "w") as file:
+    with replaced(path) as beside, h5py.File(beside, "w") as file:
         # A voxel of 70 Mpc/h may hold more than 16 bits can say.
         file["data"] = counts.astype(np.min_scalar_type(counts.max()))
-    path.with_suffix(".part").replace(path)
 
 
 def part(folder: Path, seed: int) -> Path:

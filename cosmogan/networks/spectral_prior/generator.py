@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosmogan.checks import require_least, require_positive
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractGenerator, cached_slices, full_precision
 from cosmogan.networks.particles import mean_rounded, rounded
@@ -116,10 +117,8 @@ class SpectralPriorGenerator(AbstractGenerator):
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
         self.width, self.training_pixels = width, training_pixels or n_pixels
         self.mean_count, self.limit, self.rounding = mean_count, limit, rounding
-        for name, what in (("mean_count", "number of particles"), ("limit", "largest correction")):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}: expected a {what} above 0 or null, found {value}")
+        require_positive("a number of particles", null=True, mean_count=mean_count)
+        require_positive("a largest correction", null=True, limit=limit)
         if not 0 <= rounding <= 1:
             raise UserError(f"rounding: expected a share between 0 and 1, found {rounding}")
         if rounding < 1 and mean_count is None:
@@ -314,8 +313,8 @@ class SpectralPriorGenerator(AbstractGenerator):
         """
         if not self.target_pixels:
             raise UserError("this emulator does not hold the statistics of its training slices; train it anew to refit")
-        if n_mocks is not None and n_mocks < _BATCH:
-            raise UserError(f"refit: expected at least {_BATCH} mocks, found {n_mocks}")
+        if n_mocks is not None:
+            require_least(_BATCH, "mocks", refit=n_mocks)
         n_pixels = max(self.REFIT_PIXELS, self.REFIT_MAPS * self.n_pixels**2)
         n_pixels = self.REFIT_LARGEST if self.log_field.is_cuda else min(n_pixels, self.REFIT_LARGEST)
         n_maps = max(_BATCH, n_pixels // self.n_pixels**2) if n_mocks is None else n_mocks

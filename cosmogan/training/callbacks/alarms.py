@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cosmogan.errors import UserError
+from cosmogan.checks import require_least
+from cosmogan.files import replaced
 from cosmogan.networks.base import full_precision
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
 from cosmogan.training.callbacks.physics import CROSS_POWER, Measured, PhysicsValidation
@@ -216,8 +217,7 @@ class Alarms(L.Callback):
     """
 
     def __init__(self, n_scored: int = 256) -> None:
-        if n_scored < 2:
-            raise UserError(f"alarms.n_scored: expected at least 2, found {n_scored}")
+        require_least(2, where="alarms", n_scored=n_scored)
         self.n_scored = n_scored
         # Lowest separation since the critic first told mocks from slices; None before.
         self._closest: float | None = None
@@ -246,9 +246,8 @@ class Alarms(L.Callback):
                 for line, place in places
                 if line.endswith("\n") and not (place.isdecimal() and int(place) > module.n_slices_seen)
             ]
-            beside = path.with_name(".alarms.txt.part")
-            beside.write_text("".join(kept))
-            beside.replace(path)
+            with replaced(path) as beside:
+                beside.write_text("".join(kept))
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

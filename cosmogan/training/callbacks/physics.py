@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.image import imsave
 from torch import Tensor
 
+from cosmogan.checks import require_least
 from cosmogan.emulator.emulator import latents
-from cosmogan.errors import UserError
 from cosmogan.networks.base import full_precision
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.statistics.cross_spectrum import cross_power_spectrum
@@ -71,9 +71,8 @@ class PhysicsValidation(L.Callback):
     """
 
     def __init__(self, n_mocks: int = 512, keep: int = 3, draw: bool = True) -> None:
-        for name, value, least in (("n_mocks", n_mocks, 2), ("keep", keep, 0)):
-            if value < least:
-                raise UserError(f"validation.{name}: expected at least {least}, found {value}")
+        require_least(2, where="validation", n_mocks=n_mocks)
+        require_least(0, where="validation", keep=keep)
         self.n_mocks, self.keep, self.draw = n_mocks, keep, draw
         # Logarithmic rings: the median over linear ones would be blind to large scales.
         self.spectrum = PowerSpectrum("log")

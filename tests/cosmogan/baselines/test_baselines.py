@@ -21,9 +21,10 @@ from cosmogan.baselines.field import (
     rings,
 )
 from cosmogan.baselines.fit import fit_copula, fit_lognormal
-from cosmogan.baselines.training import Training, measure_training, smooth, symmetric_plane
+from cosmogan.baselines.training import Training, measure_training, symmetric_plane
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader, SliceSet, check_slices, write_example, write_slices
+from cosmogan.slices.smoothing import smooth
 
 SIDE = 32
 METADATA = SliceMetadata(box_size=70.0, n_pixels=SIDE, thickness=1.1)

@@ -552,7 +552,7 @@ WRONG = {
     "both": ({"shards": 2, "shard": "0/2"}, "give one of them"),
     "no mean": ({"quantity": "counts"}, "add --mean-count"),
     "mean of densities": ({"mean_count": 8.0}, "for --quantity counts only"),
-    "mean": ({"quantity": "counts", "mean_count": -1.0}, "mean_count must be positive"),
+    "mean": ({"quantity": "counts", "mean_count": -1.0}, "mean_count: expected a number of particles above 0"),
     "large mean": ({"quantity": "counts", "mean_count": 1e7}, "mean_count: expected at most 65535"),
     "quantity": ({"quantity": "mass"}, "quantity must be"),
     "type": ({"dtype": "float64"}, "stored as float32 or float16, found 'float64'"),

@@ -210,7 +210,7 @@ def test_only_minimax_leaves_a_losing_generator_without_gradient():
     [
         (lambda: LeastSquares(a=1.0), "label a of fake slices must be below b and c.* a = 1.0, b = 1.0"),
         (lambda: LeastSquares(a=0.0, b=1.0, c=-1.0), "c = -1.0"),
-        (lambda: EnergyBased(margin=0.0), "margin: expected a positive energy, found 0.0"),
+        (lambda: EnergyBased(margin=0.0), "margin: expected an energy above 0, found 0.0"),
     ],
 )
 def test_senseless_objectives_are_refused(make, expected: str):

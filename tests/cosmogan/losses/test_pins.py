@@ -246,7 +246,7 @@ def test_power_is_taken_over_to_fields_of_another_size():
         ({"power": -1.0}, "power: expected at least 0, found -1.0"),
         ({"isotropy": float("nan")}, "isotropy: expected at least 0"),
         (OFF, "all weights are zero; set model.pins to null"),
-        ({"memory": 0}, "memory: expected a positive number of slices, found 0"),
+        ({"memory": 0}, "memory: expected a number of slices above 0, found 0"),
         ({"warmup": -1}, "warmup: expected at least 0, found -1"),
     ],
 )

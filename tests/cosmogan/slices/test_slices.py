@@ -235,7 +235,7 @@ def _set(name: str, value) -> object:
 DAMAGES = {
     "no box size": (lambda h: h.attrs.__delitem__("box_size"), "no box size in Mpc/h"),
     "no unit": (lambda h: h.attrs.__delitem__("box_size_units"), "no box size in Mpc/h"),
-    "box size zero": (_set("box_size", 0.0), "box_size must be a positive length"),
+    "box size zero": (_set("box_size", 0.0), "box_size: expected a length in Mpc/h above 0"),
     "box size text": (_set("box_size", "large"), "wrong type"),
     "other format": (_set("format", "something"), "expected 'cosmogan-slices'"),
     "later version": (_set("format_version", 2), "format_version is 2"),

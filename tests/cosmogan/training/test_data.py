@@ -12,9 +12,10 @@ from cosmogan.emulator.export import load_checkpoint
 from cosmogan.errors import UserError
 from cosmogan.losses.non_saturating import NonSaturating
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
+from cosmogan.seeds import derive_seed
 from cosmogan.slices import read_slices, write_example
 from cosmogan.training import data
-from cosmogan.training.data import SliceDataModule, StepLoader, augment, derive_seed
+from cosmogan.training.data import SliceDataModule, StepLoader, augment
 from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.slice_stores import FileStore, MemoryStore
 from cosmogan.transforms import LogTransform

@@ -314,9 +314,9 @@ def test_energies_are_asked_for_where_scores_are_not():
     [
         ({"n_microbatches": 0}, "n_microbatches: expected at least 1, found 0"),
         ({"average_halflife": 0}, "average_halflife: expected at least 1"),
-        ({"final_lr": -0.1}, "final_lr: expected a share"),
-        ({"final_pins": -1.0}, "final_pins: expected a share"),
-        ({"final_pins": math.nan}, "final_pins: expected a share"),
+        ({"final_lr": -0.1}, "final_lr: expected at least 0, found -0.1"),
+        ({"final_pins": -1.0}, "final_pins: expected at least 0"),
+        ({"final_pins": math.nan}, "final_pins: expected at least 0"),
         ({"average_rampup": 0.0}, "average_rampup: expected a share above 0"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm: expected a length above 0 or null, found -1.0"),
         ({"schedule_end": 1.5}, "schedule_end: expected a share between 0 and 1, found 1.5"),

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from cosmogan import files
 from cosmogan.cli import main
 from cosmogan.emulator.card import model_card
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.export import export_checkpoint, load_checkpoint
 from cosmogan.errors import UserError
 from cosmogan.slices import write_example
-from cosmogan.training import checkpoint_file
 from cosmogan.training.fit import fit
 from cosmogan.training.gan import CosmoGAN
 from cosmogan.training.interruption import Interrupted
@@ -73,13 +73,13 @@ def kill_at(place: str) -> None:
         written = []
 
         def half_a_file(descriptor: int) -> None:
-            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".last.ckpt.part"):
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/last.ckpt.part"):
                 written.append(os.fstat(descriptor).st_size)
                 if len(written) == 3:
                     os.ftruncate(descriptor, written[-1] // 2)
                     die()
 
-        checkpoint_file.os = types.SimpleNamespace(fsync=half_a_file, replace=os.replace)
+        files.os = types.SimpleNamespace(fsync=half_a_file, replace=os.replace)
 
 
 def work(folder: Path, n_threads: int) -> None:
@@ -132,7 +132,7 @@ def assert_same(run: Path, whole: Path) -> None:
 def test_kill_dash_nine(folder: Path, place: str):
     last = folder / place / "last.ckpt"
     assert n_steps(last) == 12
-    assert (folder / place / ".last.ckpt.part").exists() == (place == "writing")
+    assert (folder / place / "last.ckpt.part").exists() == (place == "writing")
     fit(words(folder, place, "--resume"))
     assert n_steps(last) == 24
     assert_same(folder / place, folder / "whole")

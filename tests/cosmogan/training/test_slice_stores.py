@@ -126,7 +126,7 @@ def test_a_sample_takes_the_same_share_of_each_realisation():
 )
 def test_slices_lie_where_there_is_room(monkeypatch, n_bytes, device, n_processes, expected):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
-    monkeypatch.setattr(stores, "host_memory", lambda: 8 * 10**9)
+    monkeypatch.setattr(stores, "available_memory", lambda: 8 * 10**9)
     assert choose_memory("auto", n_bytes, device=device, n_processes=n_processes) == expected
     assert choose_memory("file", n_bytes, device=device) == "file"
     assert choose_memory("host", n_bytes, device=device) == "host"
@@ -139,31 +139,6 @@ def test_a_device_without_room_is_refused(monkeypatch):
         choose_memory("device", 2 * 10**9, device=GPU)
     with pytest.raises(UserError, match="this one is on the CPU"):
         choose_memory("device", 10, device=CPU)
-
-
-@pytest.mark.parametrize(
-    ("lines", "limits", "expected"),
-    [
-        ("0::/job/step", {}, 4096 * 1024),
-        ("0::/job/step", {"job/memory.max": "1000\n", "job/step/memory.max": "max\n"}, 1000),
-        ("0::/job/step", {"memory.max": str(2**40)}, 4096 * 1024),
-        ("4:cpu,memory:/slurm/job", {"memory/slurm/memory.limit_in_bytes": "2000\n"}, 2000),
-        ("4:cpu:/slurm/job", {"memory/slurm/memory.limit_in_bytes": "2000\n"}, 4096 * 1024),
-    ],
-)
-def test_memory_is_what_the_batch_job_allows(tmp_path: Path, lines: str, limits: dict[str, str], expected: int):
-    files = {f"sys/fs/cgroup/{name}": text for name, text in limits.items()} | {
-        "proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4096 kB\n",
-        "proc/self/cgroup": lines + "\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert stores.host_memory(tmp_path) == expected
-
-
-def test_memory_is_that_of_the_machine_where_nothing_is_known(tmp_path: Path):
-    assert stores.host_memory(tmp_path) >= stores.host_memory() > 0
 
 
 def test_fetching_ahead_keeps_the_order_and_its_distance():

@@ -1,19 +1,19 @@
 """The run as a user sees it: files, units, seeds, interruption and resumption."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from cosmogan.errors import UserError
 from cosmogan.slices import check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
 from data_tools.simulation import realisations
 from data_tools.simulation.linear import linear_power
-from data_tools.simulation.simulate import choose_device, parse_seeds, simulate
+from data_tools.simulation.simulate import parse_seeds, simulate
 from data_tools.slicing.slicing import slice_snapshots
 from data_tools.snapshots import open_snapshot
 
@@ -208,13 +208,13 @@ def test_provenance_tells_how_a_file_was_made(power_law, tmp_path: Path):
         ({"box_size": "350"}, "with its unit"),
         ({"particles": 7}, "particles must be even"),
         ({"mesh": 6}, "mesh must be even and not below particles"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 0}, "steps: expected at least 1, found 0"),
         ({"redshift": 9.0}, "redshift must lie"),
         ({"seeds": "1-4"}, "expected whole numbers"),
         ({"seeds": "4:1"}, "range '4:1' is empty"),
         ({"seeds": "1,1"}, "occurs twice"),
         ({"seeds": ""}, "expected whole numbers"),
-        ({"device": "abacus"}, "device 'abacus'"),
+        ({"device": "abacus"}, "device: 'abacus'"),
         ({"omega_m": 1.2}, "omega_m must not exceed 1"),
         ({"omega_b": -0.1}, "omega_b must be positive"),
         ({"slabs": 4}, "give slice_pixels"),
@@ -240,7 +240,7 @@ def test_cost_is_told_before_the_start(power_law, tmp_path: Path, capsys):
     run(tmp_path, seeds="1:2")
     text = capsys.readouterr().err
     assert "simulating 2 x 8^3 particles in 350 Mpc/h (500 Mpc), 2 steps" in text
-    assert "about 0.4 GB of memory and about 1 s" in text
+    assert re.search(r"about 0\.4 GB of memory and about \d+(\.\d)? m?s\n", text)
 
 
 def test_default_steps_depend_on_the_box(power_law, tmp_path: Path):
@@ -254,7 +254,3 @@ def test_seeds_are_read():
     assert parse_seeds("1:4") == [1, 2, 3, 4]
     assert parse_seeds("3") == [3]
     assert parse_seeds("1,4, 7") == [1, 4, 7]
-
-
-def test_auto_takes_what_is_there():
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
