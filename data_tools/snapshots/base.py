@@ -114,6 +114,8 @@ class AbstractSnapshot(ABC):
             row = 0
             with sentences(path):
                 for block, masses in self._read_file(path, chunk, weights=weights, slab=slab_in_file):
+                    # Half precision keeps its digits only as long as nothing is computed in it.
+                    block = block.astype(np.float32) if block.dtype.itemsize == 2 else block
                     positions = block if unit == 1 else block * block.dtype.type(unit)
                     outside = self._outside(positions, path, seen)
                     if slab is None:
@@ -299,6 +301,22 @@ class AbstractSnapshot(ABC):
         if not 0 < whole < math.inf or any(kind not in totals for kind in self.types):
             return None
         return {kind: total / whole for kind, total in totals.items()}
+
+    def total_mass(self) -> float | None:
+        """Return the mass of all types of matter in the file's unit, estimated from some files; None if unknown.
+
+        Raises
+        ------
+        UserError
+            If a file is damaged.
+        """
+        parts = {kind: self._some_masses(kind) for kind in self.n_per_type if kind in MATTER}
+        known = [
+            float(some.mean(dtype=np.float64)) * self.n_per_type[kind]
+            for kind, some in parts.items()
+            if some is not None
+        ]
+        return sum(known) or None
 
     def has_masses(self, kind: int) -> bool:
         """Return whether particles of a type have masses.

@@ -7,6 +7,7 @@ with a 4-letter name before each block. Positions, velocities, numbers and masse
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -20,6 +21,7 @@ import numpy as np
 from cosmogan.errors import UserError
 from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_masses, read_numbers, sibling_files
 from data_tools.snapshots.header import (
+    CRITICAL_DENSITY,
     Options,
     SnapshotHeader,
     known_cosmology,
@@ -29,6 +31,8 @@ from data_tools.snapshots.header import (
 )
 
 _HEADER_BYTES = 256
+# By how much mass and number of the particles may miss Omega_m, in printed numbers.
+_MASS_ROUNDING = 1e-2
 _LABEL_BYTES = 8
 _NUMBERED = re.compile(r"(.*\.)\d+()")
 _POSITIONS, _MASSES = b"POS ", b"MASS"
@@ -78,7 +82,19 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             first = _read_header(stream, path)
         n_particles = require_particles(path, first.n_total, self._type)
         cosmology = known_cosmology(path, {"omega_m": first.omega_m, "h": first.h})
-        unit, box, source = resolve_lengths(path, first.box_size, options=options, h=cosmology.h, stated=None)
+        self._first = first
+        self.types = (self._type,)
+        self.n_per_type = {kind: n for kind, n in enumerate(first.n_total) if n > 0}
+        self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
+        unit, box, source = resolve_lengths(
+            path,
+            first.box_size,
+            options=options,
+            h=cosmology.h,
+            stated=None,
+            mass=self.total_mass,
+            omega_m=cosmology.omega_m,
+        )
         self.header = SnapshotHeader(
             box_size=box,
             redshift=resolve_redshift(path, first.redshift, scale_factor=first.scale_factor, asked=options.redshift),
@@ -87,10 +103,6 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             length_unit=unit,
             unit_source=source,
         )
-        self._first = first
-        self.types = (self._type,)
-        self.n_per_type = {kind: n for kind, n in enumerate(first.n_total) if n > 0}
-        self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
 
     @staticmethod
     def recognises(head: bytes) -> bool:
@@ -138,6 +150,21 @@ class GadgetBinarySnapshot(AbstractSnapshot):
                     yield _read_numbers(stream, masses, start, stop - start, path)
 
 
+def other_record(path: Path) -> int | None:
+    """Return the length of the Fortran record that a file begins with; None for a file that begins with none."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        for order in "<>":
+            stream.seek(0)
+            raw = stream.read(4)
+            length = struct.unpack(order + "I", raw)[0] if len(raw) == 4 else 0
+            if 0 < length <= size - 8:
+                stream.seek(4 + length)
+                if stream.read(4) == raw:
+                    return int(length)
+    return None
+
+
 def _byte_order(first_bytes: bytes) -> str | None:
     for order in "<>":
         if len(first_bytes) == 4 and struct.unpack(order + "i", first_bytes)[0] in (_HEADER_BYTES, _LABEL_BYTES):
@@ -175,6 +202,10 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     plausible = all(word < 2**16 for word in high_words)
     n_total = tuple(low + (high << 32 if plausible else 0) for low, high in zip(fields[16:22], high_words, strict=True))
     n_this_file, n_files = fields[0:6], fields[23]
+    if not any(n_total) and n_files in (0, 1):
+        # Runs of isolated systems leave the totals 0.
+        n_total = n_this_file
+    n_total = _without_high_word(n_total, n_this_file, fields)
     too_many = any(here > total for here, total in zip(n_this_file, n_total, strict=True))
     if min(n_this_file) < 0 or too_many or n_files < 0:
         raise UserError(
@@ -195,6 +226,22 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
         omega_m=fields[25],
         h=fields[27],
     )
+
+
+def _without_high_word(n_total: tuple[int, ...], n_this_file: tuple[int, ...], fields: tuple) -> tuple[int, ...]:
+    """Return totals of N-GenIC's initial conditions as others write them.
+
+    For more than 2^32 particles it has the high word of dark matter's number in the place of the next type's.
+    """
+    mass, box, omega_m = fields[7], fields[24], fields[25]
+    word = n_total[2]
+    if not 0 < word < 2**16 or any(n_total[3:]) or n_total[0] or n_this_file[2] or fields[8] or not (mass and omega_m):
+        return n_total
+    whole = n_total[1] + (word << 32)
+    omega = whole * mass / (CRITICAL_DENSITY * box**3) if box > 0 else 0.0
+    # In Mpc/h or kpc/h.
+    fits = any(math.isclose(omega * factor, omega_m, rel_tol=_MASS_ROUNDING) for factor in (1.0, 1e9))
+    return (n_total[0], whole, 0, *n_total[3:]) if fits else n_total
 
 
 def _find_positions(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block:

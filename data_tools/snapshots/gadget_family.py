@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_ma
 
 # Names of masses; the second is that of SWIFT's black holes.
 _MASSES = ("Masses", "DynamicalMasses")
+_POSITIONS = ("Coordinates", "IntCoordinates")
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
 
@@ -66,12 +68,13 @@ class AbstractFamilySnapshot(AbstractSnapshot):
                     f"{self._identity})"
                 )
             in_file = counts(header, "NumPart_ThisFile", path)
-            if in_file is None or len(in_file) <= self._type:
-                raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing or has too few types")
-            n = in_file[self._type]
+            if in_file is None:
+                raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing")
+            n = in_file[self._type] if self._type < len(in_file) else 0
             group = f"PartType{self._type}"
             with reading(path, f"/{group}"):
-                if n == 0 and group not in handle:
+                empty = n == 0 and not any(f"{group}/{name}" in handle for name in _POSITIONS)
+                if empty:
                     return
                 scale = 1.0
                 if f"{group}/Coordinates" not in handle and f"{group}/IntCoordinates" in handle:
@@ -135,9 +138,12 @@ def total_particles(header: Mapping[str, Any], path: Path) -> list[int]:
         If the header does not say.
     """
     low, high = counts(header, "NumPart_Total", path) or [], counts(header, "NumPart_Total_HighWord", path) or []
-    if high and len(high) != len(low):
-        raise UserError(f"{path}: NumPart_Total of /Header has {len(low)} types and NumPart_Total_HighWord {len(high)}")
-    return [n + (word << 32) for n, word in zip(low, high or [0] * len(low), strict=True)]
+    # Writers differ in how many types they list; those that one list lacks have none.
+    total = [n + (word << 32) for n, word in zip_longest(low, high, fillvalue=0)]
+    if not any(total) and number(header, "NumFilesPerSnapshot", path) in (None, 0.0, 1.0):
+        # Runs of isolated systems leave the totals 0.
+        return counts(header, "NumPart_ThisFile", path) or total
+    return total
 
 
 def file_count(header: Mapping[str, Any], path: Path) -> int:
@@ -149,7 +155,7 @@ def file_count(header: Mapping[str, Any], path: Path) -> int:
         If it is no count.
     """
     n_files = number(header, "NumFilesPerSnapshot", path)
-    if n_files is None:
+    if n_files is None or n_files == 0:
         return 1
     if not (1 <= n_files < 2**31 and n_files == int(n_files)):
         raise UserError(f"{path}: NumFilesPerSnapshot is {n_files:g}; expected 1 or more. The header is damaged")
@@ -172,11 +178,9 @@ def _masses(
     for name in _MASSES:
         if f"PartType{particle_type}/{name}" in handle:
             return particle_data(handle, f"PartType{particle_type}/{name}", (n,), path)
-    table, n_types = numbers(header, "MassTable", path), len(total_particles(header, path))
+    table = numbers(header, "MassTable", path)
     if table is None or table[particle_type : particle_type + 1].sum() == 0:
         return None
-    if len(table) != n_types:
-        raise UserError(f"{path}: MassTable of /Header has {len(table)} types and NumPart_Total {n_types}")
     return float(table[particle_type])
 
 
