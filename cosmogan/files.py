@@ -58,7 +58,7 @@ def written(path: Path, *also: type[Exception], partial: str | None = None) -> I
     also
         Errors of writing beside ``OSError``.
     partial
-        As in `replaced`.
+        Name as in `replaced`.
 
     Raises
     ------

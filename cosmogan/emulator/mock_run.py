@@ -40,13 +40,13 @@ class MockRun:
     Parameters
     ----------
     model, path, batch_size, overwrite
-        As for `generate`.
+        Arguments of `generate`.
     metadata
-        Of the slices to write.
+        Metadata of the slices to write.
     job
         All that decides their content.
     provenance
-        What else to note.
+        Further entries to note.
     """
 
     model: Emulator
@@ -86,7 +86,7 @@ class MockRun:
         ):
             n_resumed = writer.n_done
             if n_resumed:
-                bar.write(f"{path}: going on behind slice {n_resumed} of {len(indices)}", file=sys.stderr)
+                bar.write(f"{path}: continuing after slice {n_resumed} of {len(indices)}", file=sys.stderr)
             waiting: deque[Future[None]] = deque()
             for start, block in self._blocks(indices[n_resumed:]):
                 waiting.append(thread.submit(self._put, writer, block, start))
@@ -100,7 +100,7 @@ class MockRun:
         if writer.n_done < len(indices):
             print(
                 f"cosmogan generate: stopped by SIGTERM with {writer.n_done} of {len(indices)} slices of {path} done; "
-                "run the same command again to go on",
+                "run the same command again to continue",
                 file=sys.stderr,
             )
             raise SystemExit(TERMINATED)

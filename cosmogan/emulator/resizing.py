@@ -80,7 +80,7 @@ def require_memory(n_pixels: int, bytes_per_pixel: int, *, root: Path = Path("/"
     bytes_per_pixel
         Memory that the network needs.
     root
-        As in `available_memory`.
+        Folder as in `available_memory`.
 
     Raises
     ------

@@ -23,7 +23,7 @@ class JudgedFile:
     realisations
         Realisations in the file.
     not_learnt
-        Those of them that chose the checkpoint only.
+        Realisations that chose the checkpoint only.
     sha256
         Checksum of the file.
     learnt
@@ -54,7 +54,7 @@ class ShippedScore:
     met
         Whether it is met; None without a bar or a value.
     simulations
-        What simulations differ from each other by.
+        Difference of simulations from each other.
     baselines
         Scores of mocks that need no training, by the name of the method.
     headline
@@ -112,7 +112,7 @@ class Shipped:
     cost
         Sentences on what training, simulations and sampling take.
     judged, mocks
-        How many bars are met, and by how many mocks.
+        Numbers of the bars that are met, and of the mocks.
     scores
         Lines of the scoreboard.
     memorisation

@@ -43,7 +43,7 @@ class SliceWriter:
     path
         File to write.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
         Total number, if known: the images are then stored contiguously and a writer that delivers another number
         fails. Otherwise one slice per chunk.
@@ -119,7 +119,7 @@ class SliceWriter:
         position: float | np.ndarray = math.nan,
         conditions: Mapping[str, float | np.ndarray] | None = None,
     ) -> None:
-        """Add slices behind those already written.
+        """Add slices after those already written.
 
         Parameters
         ----------
@@ -306,7 +306,7 @@ def write_example(
     quantity
         ``"density"`` or ``"counts"`` (of mean 8).
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------

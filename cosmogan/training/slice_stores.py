@@ -88,7 +88,7 @@ class FileStore(AbstractStore):
     rows
         Its slices that make up the set.
     pinned
-        As in `MemoryStore`.
+        Choice as in `MemoryStore`.
     """
 
     n_ahead = _N_AHEAD
@@ -126,7 +126,7 @@ def load(path: Path, rows: np.ndarray, *, device: torch.device | str = "cpu") ->
     rows
         Numbers of the slices, increasing.
     device
-        Where to.
+        Device to read to.
 
     Returns
     -------
@@ -162,9 +162,9 @@ def sample(rows: np.ndarray, label: np.ndarray, limit: int, *, seed: int) -> np.
     label
         Their realisations.
     limit
-        How many to keep.
+        Number of slices to keep.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -186,11 +186,11 @@ def choose_memory(wanted: Memory, n_bytes: int, *, device: torch.device, n_proce
     Parameters
     ----------
     wanted
-        What the user asks for.
+        Choice of the user.
     n_bytes
         Size of the set as float32.
     device
-        Where the networks are.
+        Device of the networks.
     n_processes
         Processes on this machine that hold the set.
 

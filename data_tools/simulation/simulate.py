@@ -89,13 +89,13 @@ def simulate(
     slice_pixels
         Write slices of this many pixels along a side instead of snapshots.
     slabs
-        With `slice_pixels`: equal slabs that cover the box along each axis; as many as pixels by default.
+        Number, with `slice_pixels`, of equal slabs that cover the box along each axis; as many as pixels by default.
     thickness
-        With `slice_pixels`: depth of a slab instead of their number, with its unit.
+        Depth, with `slice_pixels`, of a slab instead of their number, with its unit.
     smoothing
-        With `slice_pixels`: sigma in pixels of a Gaussian applied to each slice.
+        Sigma, with `slice_pixels`, in pixels of a Gaussian applied to each slice.
     quantity
-        With `slice_pixels`: "density" (1 + delta) or "counts".
+        Quantity, with `slice_pixels`: "density" (1 + delta) or "counts".
     overwrite
         Replace existing files.
 
@@ -248,7 +248,7 @@ def _pending(
     record
         Parameters that a complete file must carry.
     read_record
-        Reads them from a file.
+        Function that reads them from a file.
     overwrite
         Replace files made with other parameters, instead of refusing.
     redo

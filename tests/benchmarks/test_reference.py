@@ -238,7 +238,7 @@ def test_refusals_are_one_sentence(run: ModuleType, tmp_path: Path, capsys: pyte
         run, toy(tmp_path, "--realisations", "2", "2"), capsys
     )
     assert "is --work, too" in refusal(run, toy(tmp_path, "--out", str(tmp_path / "work")), capsys)
-    assert "device 'nowhere'" in refusal(run, toy(tmp_path, "--device", "nowhere"), capsys)
+    assert "device: 'nowhere'" in refusal(run, toy(tmp_path, "--device", "nowhere"), capsys)
     reference = run.Reference(run.parse(toy(tmp_path)))
     reference.save()
     sentence = refusal(run, toy(tmp_path, "--mocks", "7"), capsys)

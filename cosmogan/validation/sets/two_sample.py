@@ -72,9 +72,9 @@ def compare_two_sample(
     reference
         Slices of simulations, best of eight realisations or more; of the same metadata as the mocks.
     seed
-        Of the split, the slices that take part, the network and its training.
+        Seed of the split, the slices that take part, the network and its training.
     device
-        Where to compute.
+        Device to compute on.
     n_steps
         Steps of training; two trainings where the reference has four realisations or more, one otherwise.
     floor

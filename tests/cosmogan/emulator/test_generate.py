@@ -207,7 +207,7 @@ def test_what_is_there_is_not_made_again(saved: str, tmp_path: Path, monkeypatch
     calls = count_blocks(monkeypatch)
     generate(saved, n=N, out=str(out), seed=3)
     # Blocks are computed side by side, so the interrupt meets any from the second (a busy machine) to the fifth.
-    n_there = int(re.search(r"going on behind slice (\d+) of 100", capsys.readouterr().err)[1])
+    n_there = int(re.search(r"continuing after slice (\d+) of 100", capsys.readouterr().err)[1])
     assert n_there in (16, 32, 48, 64)
     assert len(calls) == math.ceil((N - n_there) / 16)
 
