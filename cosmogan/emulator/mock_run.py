@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +16,12 @@ from tqdm import tqdm
 
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.files import require_room
 from cosmogan.machine.processes import TERMINATED, Termination
 from cosmogan.seeds import COUNTS, slice_stream
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.shards import Shard, write_index
-from cosmogan.text import decimal_bytes, os_reason
 
 # Blocks that wait for the disk while the next ones are computed.
 _MOST_WAITING = 4
@@ -66,7 +64,7 @@ class MockRun:
         if _is_made_by(path, job):
             print(f"{path}: is complete already", file=sys.stderr)
             return path
-        _require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
+        require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
         compression = None if job["compression"] == "none" else str(job["compression"])
         with (
             ResumableWriter(
@@ -186,20 +184,3 @@ def _is_made_by(path: Path, job: Mapping[str, Any]) -> bool:
     except UserError:
         return False
     return {name: found.get(name) for name in (*job, *_PARTS)} == {**dict.fromkeys(_PARTS), **job}
-
-
-def _require_room(path: Path, needed: int) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        # A folder that cannot be written to has no room either, which is not what is wrong with it.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)}); no file can be made in {folder}") from None
-    part = path.with_name(path.name + ".part")
-    free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
-    if needed > free:
-        raise UserError(
-            f"{path}: its slices need {decimal_bytes(needed)} and {decimal_bytes(free)} are free in {folder}; "
-            "make fewer or write elsewhere"
-        )

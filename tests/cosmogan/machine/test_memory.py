@@ -76,5 +76,5 @@ def test_memory_is_that_of_the_machine_where_nothing_is_known(tmp_path: Path):
 def test_slices_beyond_the_limit_of_a_batch_job_are_refused(tmp_path: Path):
     root = linux(tmp_path, "0::/job", {"job/memory.max": "4000000\n", "job/memory.current": "1000000\n"})
     require_memory(1000, 3, root=root)
-    with pytest.raises(UserError, match=r"n_pixels 1001: .* may take 0\.003 GB, enough for 1000 pixels along a side"):
+    with pytest.raises(UserError, match=r"n_pixels 1001: .* may take 3 MB, enough for 1000 pixels along a side"):
         require_memory(1001, 3, root=root)
