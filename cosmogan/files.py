@@ -97,7 +97,7 @@ def require_room(path: Path, needed: int) -> None:
     UserError
         If nothing can be written there, or the disk is too small.
     """
-    folder = next(place for place in (path.absolute(), *path.absolute().parents) if place.is_dir())
+    folder = path if path.is_dir() else next(place for place in path.absolute().parents if place.exists())
     try:
         # A folder that cannot be written to has no room either, which is not what is wrong with it.
         with tempfile.TemporaryFile(dir=folder):
