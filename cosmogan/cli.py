@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"cosmogan {words[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"cosmogan {words[0]}: interrupted; run the same command again to go on or start over", file=sys.stderr)
+        print(
+            f"cosmogan {words[0]}: interrupted; run the same command again to continue or start over", file=sys.stderr
+        )
     return _USAGE_ERROR
 
 
@@ -93,7 +95,7 @@ def _run(command: str, words: list[str]) -> int:
         raise UserError(f"no such command; the commands are {', '.join(_COMMANDS)}")
     module, name = _COMMANDS[command][0].split(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    # `fit` has the parser of Lightning behind it.
+    # `fit` uses the parser of Lightning.
     result = function(words) if command == "fit" else function(**_parse(command, function, words))
     if isinstance(result, int):
         return result
@@ -161,7 +163,7 @@ def _normalise(word: str, flags: set[str]) -> str:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Return the words with a lone flag and a ``true`` or ``false`` behind it made one."""
+    """Return the words with a lone flag and a ``true`` or ``false`` after it made one."""
     joined: list[str] = []
     for word in words:
         if word in ("true", "false") and joined and joined[-1].startswith("--") and joined[-1].endswith("=true"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from cosmogan.text import os_reason
+from cosmogan.text import decimal_bytes, os_reason
 
 
 @contextlib.contextmanager
@@ -58,7 +60,7 @@ def written(path: Path, *also: type[Exception], partial: str | None = None) -> I
     also
         Errors of writing beside ``OSError``.
     partial
-        As in `replaced`.
+        Name as in `replaced`.
 
     Raises
     ------
@@ -78,3 +80,34 @@ def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_room(path: Path, needed: int) -> None:
+    """Refuse an output that its disk cannot take, before hours of computing.
+
+    Parameters
+    ----------
+    path
+        File or folder to write; a part of it that an earlier run left (``.part``) counts as room.
+    needed
+        Bytes of the output.
+
+    Raises
+    ------
+    UserError
+        If nothing can be written there, or the disk is too small.
+    """
+    folder = path if path.is_dir() else next(place for place in path.absolute().parents if place.exists())
+    try:
+        # A folder that cannot be written to has no room either, which is not what is wrong with it.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}); no file can be made in {folder}") from None
+    part = path.with_name(f"{path.name}.part")
+    free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
+    if needed > free:
+        raise UserError(
+            f"{path}: needs {decimal_bytes(needed)} and {decimal_bytes(free)} are free in {folder}; "
+            "make fewer or write elsewhere"
+        )

@@ -46,7 +46,7 @@ def baseline(
     out
         Slice file to write, in the quantity of the training file: counts for counts.
     seed
-        Of the mocks, 0 to 2147483647; it is their realisation number.
+        Seed of the mocks, 0 to 2147483647; it is their realisation number.
     overwrite
         Replace an existing file.
 

@@ -36,7 +36,7 @@ class TransformedGaussian:
     Parameters
     ----------
     metadata
-        What the pixels of the slices are.
+        Metadata of the slices.
     spectrum
         Power of every mode of g on the plane of ``fft2``, sum 1.
     table

@@ -27,9 +27,9 @@ class Training:
     Parameters
     ----------
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
-        How many were measured.
+        Number of slices measured.
     mean
         Mean density: 1 where the slices cover whole boxes.
     power

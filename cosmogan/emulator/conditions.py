@@ -21,7 +21,7 @@ class Condition:
     Parameters
     ----------
     name
-        In ``/conditions`` of the slice file.
+        Name in ``/conditions`` of the slice file.
     mean, scale
         Mean and standard deviation over the training slices; networks see ``(value - mean) / scale``.
     low, high
@@ -88,7 +88,7 @@ class Conditions:
         Parameters
         ----------
         values
-            By name, in the units of the file, each of shape ``(n,)`` or a number.
+            Values by name, in the units of the file, each of shape ``(n,)`` or a number.
 
         Raises
         ------

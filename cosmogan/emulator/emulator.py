@@ -60,20 +60,20 @@ class Emulator:
     generator, transform
         Trained and fitted.
     metadata
-        What the pixels of its slices are; always densities.
+        Metadata of its slices; always densities.
     training
         Record of how it was trained: plain numbers and strings.
 
     Attributes
     ----------
     trained_metadata
-        What the pixels were in training; other than ``metadata`` where slices are larger.
+        Metadata of the training slices; other than ``metadata`` where slices are larger.
     file
-        Where it was read from; None where it was not.
+        File that it was read from; None where there is none.
     precision
         ``"float32"`` or ``"bfloat16"``, as given to `load`.
     given_conditions
-        What `given` was told.
+        Conditions that `given` has set.
 
     Examples
     --------
@@ -317,7 +317,7 @@ class Emulator:
         Parameters
         ----------
         n
-            How many; not needed with ``indices``.
+            Number of slices; not needed with ``indices``.
         seed
             0 to 2^64 - 1.
         first

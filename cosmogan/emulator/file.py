@@ -134,7 +134,7 @@ def build_part(base: type[_Part], record: dict[str, Any]) -> _Part:
     Parameters
     ----------
     base
-        What it must be a subclass of.
+        Class that it must be a subclass of.
     record
         Name of the class and arguments of its constructor.
 

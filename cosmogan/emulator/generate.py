@@ -1,7 +1,7 @@
 """Emulator to mock slice file: streamed, in several processes, and slice i a function of (seed, i) alone.
 
-A run that ends early, however it ends, goes on when the same command is run again (`ResumableWriter`), and the file is
-that of an uninterrupted run, byte for byte. Several processes need no message passing: each makes its shard, and
+A run that ends early, however it ends, continues when the same command is run again (`ResumableWriter`), and the file
+is that of an uninterrupted run, byte for byte. Several processes need no message passing: each makes its shard, and
 whoever finds all of them done writes the index that ties them together.
 """
 
@@ -57,8 +57,8 @@ def generate(
     """Write a file of mock slices.
 
     Slice i depends on the emulator, the seed and i only; on a CPU bit for bit, whatever the batch size and the number
-    of processes. However a run ends, the same command run again goes on behind the last whole slice. Ranks of torchrun,
-    mpirun and srun write a shard each; an index under the name of the output ties them together.
+    of processes. However a run ends, the same command run again continues after the last whole slice. Ranks of
+    torchrun, mpirun and srun write a shard each; an index under the name of the output ties them together.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def generate(
     out
         Slice file to write; with shards, the index of mocks_00000-of-00016.h5 and its like.
     seed
-        Of the mocks, 0 to 2147483647; it is their realisation number.
+        Seed of the mocks, 0 to 2147483647; it is their realisation number.
     pixels
         Pixels along a side of larger slices, with pixels of the same size, where the network allows it.
     box_size

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +16,12 @@ from tqdm import tqdm
 
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.errors import UserError
+from cosmogan.files import require_room
 from cosmogan.machine.processes import TERMINATED, Termination
 from cosmogan.seeds import COUNTS, slice_stream
 from cosmogan.slices import SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.shards import Shard, write_index
-from cosmogan.text import decimal_bytes, os_reason
 
 # Blocks that wait for the disk while the next ones are computed.
 _MOST_WAITING = 4
@@ -40,13 +38,13 @@ class MockRun:
     Parameters
     ----------
     model, path, batch_size, overwrite
-        As for `generate`.
+        Arguments of `generate`.
     metadata
-        Of the slices to write.
+        Metadata of the slices to write.
     job
         All that decides their content.
     provenance
-        What else to note.
+        Further entries to note.
     """
 
     model: Emulator
@@ -66,7 +64,7 @@ class MockRun:
         if _is_made_by(path, job):
             print(f"{path}: is complete already", file=sys.stderr)
             return path
-        _require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
+        require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
         compression = None if job["compression"] == "none" else str(job["compression"])
         with (
             ResumableWriter(
@@ -86,7 +84,7 @@ class MockRun:
         ):
             n_resumed = writer.n_done
             if n_resumed:
-                bar.write(f"{path}: going on behind slice {n_resumed} of {len(indices)}", file=sys.stderr)
+                bar.write(f"{path}: continuing after slice {n_resumed} of {len(indices)}", file=sys.stderr)
             waiting: deque[Future[None]] = deque()
             for start, block in self._blocks(indices[n_resumed:]):
                 waiting.append(thread.submit(self._put, writer, block, start))
@@ -100,7 +98,7 @@ class MockRun:
         if writer.n_done < len(indices):
             print(
                 f"cosmogan generate: stopped by SIGTERM with {writer.n_done} of {len(indices)} slices of {path} done; "
-                "run the same command again to go on",
+                "run the same command again to continue",
                 file=sys.stderr,
             )
             raise SystemExit(TERMINATED)
@@ -186,20 +184,3 @@ def _is_made_by(path: Path, job: Mapping[str, Any]) -> bool:
     except UserError:
         return False
     return {name: found.get(name) for name in (*job, *_PARTS)} == {**dict.fromkeys(_PARTS), **job}
-
-
-def _require_room(path: Path, needed: int) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        # A folder that cannot be written to has no room either, which is not what is wrong with it.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)}); no file can be made in {folder}") from None
-    part = path.with_name(path.name + ".part")
-    free = shutil.disk_usage(folder).free + (part.stat().st_blocks * 512 if part.exists() else 0)
-    if needed > free:
-        raise UserError(
-            f"{path}: its slices need {decimal_bytes(needed)} and {decimal_bytes(free)} are free in {folder}; "
-            "make fewer or write elsewhere"
-        )

@@ -32,7 +32,7 @@ class MockBatch:
     seed
         Theirs; ``Emulator.sample(seed=seed, indices=indices)`` makes them again.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     """
 
     slices: np.ndarray

@@ -10,6 +10,7 @@ from cosmogan.checks import require_positive
 from cosmogan.errors import UserError
 from cosmogan.machine.memory import available_memory
 from cosmogan.slices import SliceMetadata
+from cosmogan.text import decimal_bytes
 from cosmogan.units import format_length
 
 # Rounding of a length that went through a unit and back.
@@ -80,7 +81,7 @@ def require_memory(n_pixels: int, bytes_per_pixel: int, *, root: Path = Path("/"
     bytes_per_pixel
         Memory that the network needs.
     root
-        As in `available_memory`.
+        Folder as in `available_memory`.
 
     Raises
     ------
@@ -91,8 +92,8 @@ def require_memory(n_pixels: int, bytes_per_pixel: int, *, root: Path = Path("/"
     if needed > there:
         largest = math.isqrt(there // bytes_per_pixel)
         raise UserError(
-            f"n_pixels {n_pixels}: computing a slice needs {needed / 1e9:.3g} GB of memory and this process "
-            f"may take {there / 1e9:.3g} GB, enough for {largest} pixels along a side"
+            f"n_pixels {n_pixels}: computing a slice needs {decimal_bytes(needed)} of memory and this process "
+            f"may take {decimal_bytes(there)}, enough for {largest} pixels along a side"
         )
 
 

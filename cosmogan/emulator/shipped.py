@@ -18,14 +18,10 @@ class JudgedFile:
 
     Parameters
     ----------
-    n_slices
-        Number of slices.
-    realisations
-        Realisations in the file.
+    n_slices, realisations, sha256
+        Number of slices, their realisations and the checksum of the file.
     not_learnt
-        Those of them that chose the checkpoint only.
-    sha256
-        Checksum of the file.
+        Realisations that chose the checkpoint only.
     learnt
         Realisations that it learnt from, where not all of them were at hand to score with.
     """
@@ -49,12 +45,10 @@ class ShippedScore:
         Slices that it is compared with: ``"training"`` or ``"test"``.
     value
         Score of the emulator; ``"-"`` where it was not measured.
-    asked
-        Bar to meet; empty for none.
-    met
-        Whether it is met; None without a bar or a value.
+    asked, met
+        Bar to meet, empty for none, and whether it is met; None without a bar or a value.
     simulations
-        What simulations differ from each other by.
+        Difference of simulations from each other.
     baselines
         Scores of mocks that need no training, by the name of the method.
     headline
@@ -81,14 +75,9 @@ class PowerCheck:
         Mean of many slices.
     n_slices
         Number of slices to make.
-    bins
-        Places of some bins of P(k).
-    k
-        Their wave numbers, h/Mpc.
-    power
-        Mean P(k) there, (Mpc/h)^2.
-    reach
-        Largest difference that chance makes, (Mpc/h)^2.
+    bins, k, power, reach
+        Places of some bins of P(k), their wave numbers (h/Mpc), P(k) there and the largest difference that chance makes
+        ((Mpc/h)^2).
     """
 
     mean_density: float
@@ -112,15 +101,11 @@ class Shipped:
     cost
         Sentences on what training, simulations and sampling take.
     judged, mocks
-        How many bars are met, and by how many mocks.
+        Numbers of the bars that are met, and of the mocks.
     scores
         Lines of the scoreboard.
-    memorisation
-        Sentence on copies of training slices; empty where they were not looked for.
-    limits
-        Sentences on what not to use it for.
-    licence
-        Sentence on its licence.
+    memorisation, limits, licence
+        Sentences on copies of training slices (empty where they were not looked for), limits and licence.
     check
         Numbers that its slices are tested by.
     """

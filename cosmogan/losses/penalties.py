@@ -55,7 +55,7 @@ class AbstractPenalty(ABC):
         step
             Number of critic steps taken before.
         seed
-            Of random numbers: slice i of the batch uses ``seed + i``, so parts of a batch can be taken apart.
+            Seed of random numbers: slice i of the batch uses ``seed + i``, so parts of a batch can be taken apart.
         """
         if step % self.every:
             return None
@@ -110,7 +110,7 @@ class GradientNorm(AbstractPenalty):
     Parameters
     ----------
     weight
-        Of the penalty; 10 in the reference.
+        Weight of the penalty; 10 in the reference.
     every
         Critic steps from one penalty to the next.
 

@@ -1,4 +1,4 @@
-"""Memory that a process may count on: what is free on the machine, within the limits of its batch job."""
+"""Memory that a process may count on: that of the machine, within the limits of its batch job."""
 
 from __future__ import annotations
 
@@ -13,35 +13,47 @@ _GROUP_FILES = (
 )
 
 
-def available_memory(root: Path = Path("/")) -> int:
-    """Return the bytes that this process may still take before the system or its batch job ends it.
+def memory_limit(root: Path = Path("/")) -> int:
+    """Return the bytes that all processes of this batch job, or machine, may take together: the same at any time.
 
     Parameters
     ----------
     root
         Folder with what Linux says of itself, ``proc`` and ``sys``.
     """
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        meminfo = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
-        found.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
-        found += _left_by_groups(root)
-    except (OSError, KeyError, ValueError):
-        # Not Linux: all memory of the machine.
-        pass
-    return max(0, min(found))
+    return min([_physical(), *(limit for limit, _ in _groups(root))])
 
 
-def _left_by_groups(root: Path) -> Iterator[int]:
-    """Iterate over what control groups leave; limits are set on that of the process or on one above it."""
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+def available_memory(root: Path = Path("/")) -> int:
+    """Return the bytes that this process may still take now before the system or its batch job ends it.
+
+    Parameters
+    ----------
+    root
+        Folder as in `memory_limit`.
+    """
+    meminfo = root / "proc/meminfo"
+    # Where there is none: not Linux, all memory of the machine.
+    free = _entry(meminfo, "MemAvailable:") * 1024 if meminfo.is_file() else _physical()
+    return max(0, min([_physical(), free, *(limit - used for limit, used in _groups(root))]))
+
+
+def _physical() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Iterate over limit and use of control groups; limits are set on that of the process or on one above it."""
+    own = root / "proc/self/cgroup"
+    for line in own.read_text().splitlines() if own.is_file() else ():
         _, controllers, group = line.split(":", 2)
         top = root / "sys/fs/cgroup" / ("memory" if "memory" in controllers.split(",") else "")
         for folder in (top / group.lstrip("/"), *(top / group.lstrip("/")).parents):
-            for limit, used, reclaimable in _GROUP_FILES:
+            for limit, use, reclaimable in _GROUP_FILES:
                 most = _number(folder / limit)
                 if most is not None:
-                    yield most - max(0, (_number(folder / used) or 0) - _entry(folder / "memory.stat", reclaimable))
+                    used = (_number(folder / use) or 0) - _entry(folder / "memory.stat", reclaimable)
+                    yield most, max(0, used)
 
 
 def _number(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Processes of one machine that end in order: with their parent, and at SIGTERM behind what they are doing."""
+"""Processes of one machine that end in order: with their parent, and at SIGTERM after what they are doing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_processes(work: Callable[..., object], arguments: Sequence[tuple[Any, ..
     work
         A function of a module.
     arguments
-        Of each process; they are pickled.
+        Arguments of each process; they are pickled.
     what
         Name of a process in messages, followed by its number.
 
@@ -97,7 +97,7 @@ def run_processes(work: Callable[..., object], arguments: Sequence[tuple[Any, ..
         if process.exitcode not in (0, TERMINATED, -signal.SIGTERM):
             raise UserError(
                 f"{what} {number} of {len(members)} ended with exit code {process.exitcode}, perhaps for want of "
-                "memory; run the same command again to go on"
+                "memory; run the same command again to continue"
             )
     if any(process.exitcode for process, _ in members):
         raise SystemExit(TERMINATED)

@@ -22,7 +22,7 @@ def map_in_order(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> It
     Parameters
     ----------
     work
-        Called in other threads.
+        Function that is called in other threads.
     items
         Its arguments.
 

@@ -78,7 +78,7 @@ class PatchCritic(AbstractCritic):
         n_strided = round(math.log2(self.patch / 8))
         if self.patch != 8 * 2**n_strided:
             raise UserError(f"patch: the critic needs 8 times a power of two pixels, found {self.patch}")
-        # A patch has no other side to go on at.
+        # A patch has no other side to continue at.
         convolution = CircularConvolution if self.patch == n_pixels else partial(nn.Conv2d, kernel_size=3, padding=1)
         channels = [width * min(2**level, 4) for level in range(n_strided + 1)]
         layers: list[nn.Module] = [convolution(4 * self.n_planes, width), nn.LeakyReLU(0.2)]

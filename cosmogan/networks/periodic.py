@@ -41,7 +41,7 @@ class PeriodicGenerator(AbstractGenerator):
     """Residual blocks of resizing and circular 3 x 3 convolutions, an exponential, and the smoothing of the data.
 
     Resizing and convolution instead of transposed convolution, which spoils the spectrum of small scales. Nearest
-    neighbours, because they need no padding to be periodic and the convolution behind them interpolates. The head
+    neighbours, because they need no padding to be periodic and the convolution after them interpolates. The head
     makes ln(1 + delta) before the smoothing of the data, whose kernel is the last layer: without it, slices had a
     hundred times too much power next to the Nyquist frequency of smoothed data.
 

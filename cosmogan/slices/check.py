@@ -75,7 +75,7 @@ def pixel_problem(reader: SliceReader, start: int, stored: np.ndarray, *, verify
     Parameters
     ----------
     reader
-        Where they come from.
+        Reader of their file.
     start
         Number of the first of them.
     stored

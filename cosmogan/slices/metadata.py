@@ -38,8 +38,8 @@ class SliceMetadata:
     smoothing
         Sigma in pixels of the Gaussian that was applied, cut at 4 sigma, periodic; 0 for none.
     assignment
-        How particles were spread over pixels: ``"NGP"``, ``"CIC"``, ``"TSC"``, ``"PCS"``, or ``"other"`` for a scheme
-        that is none of these or unknown.
+        Scheme by which particles were spread over pixels: ``"NGP"``, ``"CIC"``, ``"TSC"``, ``"PCS"``, or ``"other"``
+        for a scheme that is none of these or unknown.
     periodic
         True when a slice spans the full periodic box.
     cosmology

@@ -52,7 +52,7 @@ class SliceSet:
     position
         Shape ``(n,)``: lower edge of the slab along its axis, Mpc/h; NaN = not applicable.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     conditions
         Parameters of the simulation each slice comes from, by name, each of shape ``(n,)``; empty where the file has
         none.

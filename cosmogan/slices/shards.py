@@ -38,7 +38,7 @@ class Shard:
     Parameters
     ----------
     number, total
-        Which one, 0 to ``total - 1``, of how many.
+        Number of this one, 0 to ``total - 1``, and of all.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def write_index(path: Path, shards: Sequence[Path]) -> Path:
     path
         File to write, in the folder of the shards.
     shards
-        In the order of their slices.
+        Files in the order of their slices.
 
     Returns
     -------

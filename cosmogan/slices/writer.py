@@ -44,7 +44,7 @@ class SliceWriter:
     path
         File to write.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
         Total number, if known: the images are then stored contiguously and a writer that delivers another number
         fails. Otherwise one slice per chunk.
@@ -120,7 +120,7 @@ class SliceWriter:
         position: float | np.ndarray = math.nan,
         conditions: Mapping[str, float | np.ndarray] | None = None,
     ) -> None:
-        """Add slices behind those already written.
+        """Add slices after those already written.
 
         Parameters
         ----------
@@ -322,7 +322,7 @@ def write_example(
     quantity
         ``"density"`` or ``"counts"`` (of mean 8).
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------

@@ -210,7 +210,7 @@ class Accumulator:
         n_samples
             Number of draws.
         seed
-            Of the draws.
+            Seed of the draws.
         """
         sums, counts = self._stacked()
         rng = np.random.default_rng(seed)
@@ -259,7 +259,7 @@ class Accumulator:
         n_first, n_second
             Realisations in either set.
         seed
-            Of the draws where not all pairs are made.
+            Seed of the draws where not all pairs are made.
 
         Returns
         -------
@@ -287,7 +287,7 @@ class Accumulator:
         n_realisations
             Size of the set whose mean is drawn; need not be the number held.
         seed
-            Of the draws.
+            Seed of the draws.
 
         Raises
         ------

@@ -94,7 +94,7 @@ def measure_pairs(reader: SliceReader, statistic: PowerSpectrum, *, device: torc
     statistic
         Knows the rings.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

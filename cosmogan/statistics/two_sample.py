@@ -248,11 +248,11 @@ def train_classifier(
     mock_groups, simulation_groups
         A label per slice; those of one label resemble each other.
     seed
-        Of weights, batches and what is held out.
+        Seed of weights, batches and what is held out.
     n_steps
         Steps of 64 tiles, at most.
     device
-        Where to compute.
+        Device to compute on.
 
     Raises
     ------

@@ -61,7 +61,7 @@ class StepLoader:
     """Batches of a shuffled set; batch number ``step`` is a function of set, seed and place among processes.
 
     One pass over the iterator is one Lightning epoch: it ends at the next multiple of a fixed number of steps. The set
-    itself is reshuffled whenever it has been used up. ``state_dict`` holds the step, so that a resumed run goes on
+    itself is reshuffled whenever it has been used up. ``state_dict`` holds the step, so that a resumed run continues
     where it stopped.
 
     Parameters
@@ -73,11 +73,11 @@ class StepLoader:
     steps_per_epoch
         Length of one pass.
     seed
-        Of the order and of the augmentation.
+        Seed of the order and of the augmentation.
     rank, world_size
-        Which of how many processes this is; together they use every slice once per reshuffle.
+        Number of this process, and of all; together they use every slice once per reshuffle.
     conditions
-        What networks are told of each slice of the set, shape ``(n, n_conditions)``, if anything.
+        Conditions of each slice of the set, shape ``(n, n_conditions)``, if anything.
     """
 
     def __init__(
@@ -154,12 +154,12 @@ class SliceDataModule(L.LightningDataModule):
     augment
         Whether training slices are rolled periodically and turned by the 8 symmetries of the square.
     memory
-        Where training slices lie: ``"device"``, ``"host"``, or in the ``"file"``, which is then read in the background;
-        ``"auto"``: the first of these that has room.
+        Place of the training slices: ``"device"``, ``"host"``, or in the ``"file"``, which is then read in the
+        background; ``"auto"``: the first of these that has room.
     conditions
         Names of parameters in ``/conditions`` that networks are told, standardised over the training slices.
     seed
-        Of order and augmentation.
+        Seed of order and augmentation.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class SliceDataModule(L.LightningDataModule):
     conditions
         Names, means, scales and ranges of the conditions; None without.
     training_conditions, validation_conditions
-        Those of ``training`` and ``validation``, shape ``(n, n_conditions)``; None without.
+        Conditions of ``training`` and ``validation``, shape ``(n, n_conditions)``; None without.
 
     Raises
     ------
@@ -349,7 +349,7 @@ def augment(slices: Tensor, *, seed: int, first: int = 0, total: int | None = No
     slices
         Shape ``(n, side, side)``, or several planes of each, ``(n, n_planes, side, side)``, that go together.
     seed
-        Of the random numbers.
+        Seed of the random numbers.
     first, total
         The slices are slots ``first`` to ``first + n`` of a batch of ``total``; the whole batch if None.
     turn

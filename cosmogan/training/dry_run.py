@@ -40,7 +40,7 @@ def dry_run(module: CosmoGAN, data: SliceDataModule, trainer: L.Trainer, *, n_pr
     Parameters
     ----------
     module, data, trainer
-        Of the run to be tried; the trainer itself is not used up.
+        Parts of the run to be tried; the trainer itself is not used up.
     n_processes
         Processes of the run. The trial is one process on one device.
 
@@ -112,9 +112,9 @@ class Plan:
     Parameters
     ----------
     module, data
-        Of the run.
+        Parts of the run.
     n_processes
-        That share each step.
+        Processes that share each step.
     max_passes
         Passes of ``data.slices_per_epoch`` slices, each ended by a validation, after which the run ends if it has not
         seen ``model.max_slices`` before; no such end if None or -1.
@@ -185,7 +185,7 @@ class Announcement(L.Callback):
         }
         if module.n_slices_seen:
             changed = [stage_text(one) for one in module.stages if one["until"] == module.n_slices_seen]
-            sections["going on"] = [f"after {module.n_slices_seen:,} slices", *changed]
+            sections["resuming"] = [f"after {module.n_slices_seen:,} slices", *changed]
         print(columns(sections), file=sys.stderr, flush=True)
 
 
@@ -195,7 +195,7 @@ class Trial(L.Callback):
     Parameters
     ----------
     plan
-        Of the run that is tried.
+        Plan of the run that is tried.
     """
 
     def __init__(self, plan: Plan) -> None:

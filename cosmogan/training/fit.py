@@ -76,7 +76,7 @@ def fit(words: list[str]) -> Path | None:
     UserError
         If a key or a value is unknown, the data do not fit, or the run folder is in use.
     SystemExit
-        With code 128 plus its number after a signal; ``last.ckpt`` holds the run as it was behind the last step.
+        With code 128 plus its number after a signal; ``last.ckpt`` holds the run as it was after the last step.
     """
     with ended_by_signals(is_first=find_rank(os.environ)[0] == 0):
         return _fit(words)
@@ -140,8 +140,8 @@ def _train(cli: _FitCLI) -> None:
         if "loading state_dict" not in str(error):
             raise
         raise UserError(
-            f"{checkpoint}: holds other networks than the recipe ({plain_message(str(error))[:200]} ...); go on with "
-            "the recipe that it was made with"
+            f"{checkpoint}: holds other networks than the recipe ({plain_message(str(error))[:200]} ...); continue "
+            "with the recipe that it was made with"
         ) from None
     # A limit of time or a callback may have ended the run between two validations, which write checkpoints.
     if cli.model.n_slices_saved != cli.model.n_slices_seen:
@@ -193,12 +193,14 @@ class _FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/fit", help="run folder")
-        parser.add_argument("--resume", type=bool, default=False, help="go on where --out has a checkpoint, or start")
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="go on from this checkpoint; 'last' is that of --out"
+            "--resume", type=bool, default=False, help="continue where --out has a checkpoint, or start"
         )
         parser.add_argument(
-            "--allow_changes", type=bool, default=False, help="go on under other settings than the checkpoint's"
+            "--ckpt_path", type=str | None, default=None, help="continue from this checkpoint; 'last' is that of --out"
+        )
+        parser.add_argument(
+            "--allow_changes", type=bool, default=False, help="continue under other settings than the checkpoint's"
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="start over in a run folder that is in use")
         parser.add_argument(
@@ -224,7 +226,7 @@ class _FitCLI(LightningCLI):
             )
         may_change = bool(config.allow_changes)
         if may_change and config.ckpt_path is None and not config.resume:
-            raise UserError("--allow-changes: there is nothing to go on from; add --ckpt_path FILE, or --resume")
+            raise UserError("--allow-changes: there is nothing to continue from; add --ckpt_path FILE, or --resume")
         # Where a run started is no part of its recipe.
         config.ckpt_path, config.resume, config.overwrite, config.dry_run = None, False, False, False
         config.allow_changes = False
@@ -235,7 +237,7 @@ class _FitCLI(LightningCLI):
             if self.resumption.n_slices_seen >= config.model.max_slices and not self.resumes:
                 raise UserError(
                     f"{self.resumption.path}: has seen {self.resumption.n_slices_seen} slices, all that "
-                    f"model.max_slices ({config.model.max_slices}) asks for; raise --model.max_slices to go on"
+                    f"model.max_slices ({config.model.max_slices}) asks for; raise --model.max_slices to continue"
                 )
 
         if find_rank(os.environ)[0] == 0:

@@ -69,7 +69,7 @@ class CosmoGAN(L.LightningModule):
     transform
         Pixel value to network value; fitted on the training slices at the start.
     penalty
-        On the gradient of the critic; none if None.
+        Penalty on the gradient of the critic; none if None.
     pins
         Statistics of the mocks that are held to those of the training slices; none if None.
     feature_matching
@@ -87,7 +87,7 @@ class CosmoGAN(L.LightningModule):
     schedule_end
         Share of ``max_slices`` at which the cosines end.
     betas
-        Of Adam, for both networks.
+        Rates of Adam, for both networks.
     n_critic_steps
         Critic steps, each on fresh slices, per generator step.
     n_microbatches
@@ -107,7 +107,7 @@ class CosmoGAN(L.LightningModule):
         Whether mocks are turned by the 8 symmetries of the square before the critic sees them, as slices are. If not,
         it sees where a generator prefers a direction.
     seed
-        Of latents and penalties.
+        Seed of latents and penalties.
 
     Raises
     ------
@@ -252,7 +252,7 @@ class CosmoGAN(L.LightningModule):
             self.critic.compile(mode=self.compile_mode)
 
     def on_train_start(self) -> None:
-        """Let the loader go on where the count of steps says, also in the middle of an epoch."""
+        """Let the loader continue where the count of steps says, also in the middle of an epoch."""
         cast(StepLoader, self.trainer.train_dataloader).step = self.n_steps
 
     def training_step(self, batch: SliceBatch, batch_idx: int) -> None:

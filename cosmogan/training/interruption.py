@@ -1,4 +1,4 @@
-"""Signals during training: the run ends behind its current step, with a checkpoint, and goes back to SLURM's queue."""
+"""Signals during training: the run ends after its current step, with a checkpoint, and goes back to SLURM's queue."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ended_by_signals(*, is_first: bool) -> Iterator[None]:
         yield
     except Unstarted as ended:
         if is_first:
-            print("cosmogan fit: interrupted; run the same command again to go on or start over", file=sys.stderr)
+            print("cosmogan fit: interrupted; run the same command again to continue or start over", file=sys.stderr)
             if ended.code == 128 + signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
                 print(f"cosmogan fit: {_requeue()}", file=sys.stderr)
         raise
@@ -66,11 +66,11 @@ def ended_by_signals(*, is_first: bool) -> Iterator[None]:
 
 
 class Interruption(Checkpoint):
-    """End a run behind the current step when SIGTERM, SIGINT or SIGUSR1 comes, with everything in ``last.ckpt``.
+    """End a run after the current step when SIGTERM, SIGINT or SIGUSR1 comes, with everything in ``last.ckpt``.
 
     Lightning's own handler writes a checkpoint wherever the signal strikes, which may be between the critic's and the
-    generator's step: a run that goes on from there is not the uninterrupted one. SIGUSR1, by which SLURM announces the
-    time limit (``--signal=SIGUSR1@90``), also puts the job back into the queue.
+    generator's step: a run that continues from there is not the uninterrupted one. SIGUSR1, by which SLURM announces
+    the time limit (``--signal=SIGUSR1@90``), also puts the job back into the queue.
 
     A subclass of `Checkpoint`, because Lightning calls these after all other callbacks.
     """
@@ -121,7 +121,7 @@ class Interruption(Checkpoint):
         name = "a signal to another process" if self._heard is None else self._heard.name
         print(
             f"cosmogan fit: stopped by {name} after {module.n_slices_seen} of {module.max_slices} slices; "
-            f"go on with the same command and --resume ({out / LAST})",
+            f"continue with the same command and --resume ({out / LAST})",
             file=sys.stderr,
         )
         if self._heard == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:

@@ -22,9 +22,9 @@ _PLACE = "step"
 class MetricsFile(Logger):
     """Rows of ``metrics.csv`` in the run folder, each on its way to the disk as soon as it is logged.
 
-    A resumed run goes on with the file: rows beyond the slices that its checkpoint has seen are dropped, so that in
+    A resumed run continues with the file: rows beyond the slices that its checkpoint has seen are dropped, so that in
     the end the file is that of an uninterrupted run, byte for byte. (Lightning's own logger deletes the file.) Columns
-    stand in the order in which they first held something; a new one is added behind the others, and the file written
+    stand in the order in which they first held something; a new one is added after the others, and the file written
     again beside the old one before it takes its place.
 
     Parameters
@@ -32,7 +32,7 @@ class MetricsFile(Logger):
     folder
         Run folder.
     n_slices_seen
-        By the checkpoint that the run goes on from; 0 for a new run, which replaces the file.
+        Slices seen by the checkpoint that the run continues from; 0 for a new run, which replaces the file.
     """
 
     def __init__(self, folder: str | Path, *, n_slices_seen: int = 0) -> None:
@@ -74,7 +74,7 @@ class MetricsFile(Logger):
         Raises
         ------
         UserError
-            If the file of the run to go on with is of another program.
+            If the file of the run to continue with is of another program.
         """
         if not self._columns:
             self._begin()
@@ -101,7 +101,7 @@ class MetricsFile(Logger):
         if columns[:1] != [_PLACE]:
             raise UserError(
                 f"{self.path}: expected the first column to be '{_PLACE}' (slices seen), found {columns[:1]}; this is "
-                "the file of another program: move it away to go on"
+                "the file of another program: move it away to continue"
             )
         rows = [row for row in rows if int(row[_PLACE]) <= self._n_slices_seen]
         # Columns that first held something beyond the checkpoint come back in their time.
@@ -132,7 +132,7 @@ def run_loggers(out: str | Path, named: bool | Logger | Sequence[Logger] | None,
     named
         Value of ``trainer.logger`` in the recipe; False for none but the file.
     n_slices_seen
-        By the checkpoint that the run goes on from; 0 for a new run.
+        Slices seen by the checkpoint that the run continues from; 0 for a new run.
     """
     if named is None or named is True:
         # Events of an earlier run in this folder, or of what is now done again, are hidden.

@@ -22,7 +22,8 @@ def explain(message: str, *, options: Iterable[str], classes: Callable[[str], li
     Parameters
     ----------
     message
-        As the parser has it; for a class inside a recipe it holds what was said here about the class's own settings.
+        Text as the parser has it; for a class inside a recipe it holds what was said here about the class's own
+        settings.
     options
         Dotted names of all settings that the parser knows.
     classes

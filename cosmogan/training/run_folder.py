@@ -1,4 +1,4 @@
-"""The folder of a run: whether it is free, where to go on from, and whether that belongs to the recipe."""
+"""The folder of a run: whether it is free, where to continue from, and whether that belongs to the recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata
 
 LAST = "last.ckpt"
-# What may be another when a run goes on: its length, and how rather than what is computed.
+# What may be another when a run continues: its length, and how rather than what is computed.
 _LENGTH, _HOW = "model.max_slices", {"model.compile", "model.n_microbatches"}
 # The order of the slices and which of them train, other keys of data say where and how the slices are held; digits of
 # the networks; what scores are compared by.
@@ -29,14 +29,14 @@ _PRECISIONS = {None: "32-true", 32: "32-true", "32": "32-true", "bf16": "bf16-mi
 
 @dataclass(frozen=True)
 class Resumption:
-    """A checkpoint to go on from.
+    """A checkpoint to continue from.
 
     Parameters
     ----------
     path
         The file.
     record
-        What `cosmogan fit` wrote into it as text.
+        Text that `cosmogan fit` wrote into it.
     """
 
     path: Path
@@ -83,8 +83,8 @@ class Resumption:
             if name != _LENGTH:
                 former, now = ("null" if value is None else value for value in values)
                 raise UserError(
-                    f"{name}: is {now} here and was {former} in {self.path}; go on with the settings that it was made "
-                    "with, start anew in another --out, or add --allow-changes"
+                    f"{name}: is {now} here and was {former} in {self.path}; continue with the settings that it was "
+                    "made with, start anew in another --out, or add --allow-changes"
                 )
 
     def stages(self, recipe: str) -> list[dict[str, Any]]:
@@ -113,13 +113,13 @@ class Resumption:
         for name in ("box_size", "n_pixels", "thickness", "smoothing"):
             if former.get(name) != found.get(name):
                 raise UserError(
-                    f"{path}: {name} is {found.get(name)}, and was {former.get(name)} for {self.path}; go on with the "
-                    "slices that it was trained on"
+                    f"{path}: {name} is {found.get(name)}, and was {former.get(name)} for {self.path}; continue with "
+                    "the slices that it was trained on"
                 )
 
 
 def find_resumption(out: Path, *, checkpoint: str | None, resume: bool, overwrite: bool) -> Resumption | None:
-    """Return the checkpoint to go on from, or None for a run that starts.
+    """Return the checkpoint to continue from, or None for a run that starts.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def find_resumption(out: Path, *, checkpoint: str | None, resume: bool, overwrit
     used = next((name for name in signs if (out / name).exists()), None)
     if used and not own and not overwrite:
         raise UserError(
-            f"{out}: holds a run already ({used}); go on with --resume, choose another --out, or add --overwrite"
+            f"{out}: holds a run already ({used}); continue with --resume, choose another --out, or add --overwrite"
         )
     if path is None:
         return None
@@ -184,7 +184,7 @@ def prepare_folder(out: Path, *, make: bool) -> None:
 
 
 def remove_checkpoints(out: Path) -> None:
-    """Remove the checkpoints of a run that is started over, lest the new one goes on from them."""
+    """Remove the checkpoints of a run that is started over, lest the new one continues from them."""
     for path in (out / LAST, *out.glob("best*.ckpt"), *out.glob("checkpoints/slices_*_score_*.ckpt")):
         path.unlink(missing_ok=True)
 

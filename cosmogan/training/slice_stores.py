@@ -19,6 +19,7 @@ from torch import Tensor
 from cosmogan.errors import UserError
 from cosmogan.machine.memory import available_memory
 from cosmogan.slices import SliceReader, density_from_counts, pixel_problem
+from cosmogan.text import decimal_bytes
 
 # Share of the free memory that "auto" takes for slices; the rest is for networks and their activations, or for the
 # rest of the program and the cache of the file system.
@@ -88,7 +89,7 @@ class FileStore(AbstractStore):
     rows
         Its slices that make up the set.
     pinned
-        As in `MemoryStore`.
+        Choice as in `MemoryStore`.
     """
 
     n_ahead = _N_AHEAD
@@ -126,7 +127,7 @@ def load(path: Path, rows: np.ndarray, *, device: torch.device | str = "cpu") ->
     rows
         Numbers of the slices, increasing.
     device
-        Where to.
+        Device to read to.
 
     Returns
     -------
@@ -162,9 +163,9 @@ def sample(rows: np.ndarray, label: np.ndarray, limit: int, *, seed: int) -> np.
     label
         Their realisations.
     limit
-        How many to keep.
+        Number of slices to keep.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -186,11 +187,11 @@ def choose_memory(wanted: Memory, n_bytes: int, *, device: torch.device, n_proce
     Parameters
     ----------
     wanted
-        What the user asks for.
+        Choice of the user.
     n_bytes
         Size of the set as float32.
     device
-        Where the networks are.
+        Device of the networks.
     n_processes
         Processes on this machine that hold the set.
 
@@ -207,8 +208,8 @@ def choose_memory(wanted: Memory, n_bytes: int, *, device: torch.device, n_proce
             raise UserError("data.memory: 'device' is for runs on a GPU, and this one is on the CPU; use 'auto'")
         if device.type == "cuda" and n_bytes > free:
             raise UserError(
-                f"data.memory: 'device': the training slices take {n_bytes / 1e9:.3g} GB and {free / 1e9:.3g} GB of "
-                "the GPU are free; use 'auto'"
+                f"data.memory: 'device': the training slices take {decimal_bytes(n_bytes)} and {decimal_bytes(free)} "
+                "of the GPU are free; use 'auto'"
             )
         return "device"
     if n_bytes <= DEVICE_SHARE * free:

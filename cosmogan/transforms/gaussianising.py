@@ -16,7 +16,7 @@ class GaussianisingTransform(AbstractTransform):
     """``y = Phi^-1(F(x))`` with the empirical distribution F of the training pixels.
 
     Both directions interpolate one table of (ln(x + epsilon), y) linearly, so that one is the exact inverse of the
-    other, and go on linearly beyond its ends: a power law in the tail.
+    other, and continue linearly beyond its ends: a power law in the tail.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ def thin(density: Tensor) -> Tensor:
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Interpolate a table linearly and go on linearly beyond its ends; differentiable in ``x`` and ``values``.
+    """Interpolate a table linearly and continue linearly beyond its ends; differentiable in ``x`` and ``values``.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def validate(
     bootstrap
         Draws of realisations for the errors.
     seed
-        Of these draws and of the slices shown.
+        Seed of these draws and of the slices shown.
     strict
         Exit with code 1 unless everything passes.
     overwrite

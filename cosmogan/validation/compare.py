@@ -119,9 +119,9 @@ def compare_candidates(
     n_bootstrap
         Draws of realisations for the errors.
     seed
-        Of the draws and of the slices shown.
+        Seed of the draws and of the slices shown.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

@@ -39,7 +39,7 @@ class ColaSettings:
     mesh
         Cells of the force mesh along a side; even.
     start_redshift, redshift
-        Of the initial conditions and of the result.
+        Redshifts of the initial conditions and of the result.
     """
 
     box_size: float
@@ -67,9 +67,9 @@ def evolve(
     settings
         Box, cosmology and steps.
     device
-        Where to compute.
+        Device to compute on.
     on_step
-        Called after each step.
+        Function that is called after each step.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def lpt_displacements(
     box_size
         Side of the box, Mpc/h.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

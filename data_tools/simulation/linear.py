@@ -163,7 +163,7 @@ def gaussian_field(power: PowerSpectrum, *, n_grid: int, box_size: float, seed: 
     box_size
         Side of the box, Mpc/h.
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------

@@ -43,7 +43,7 @@ class ParticleMesh:
     box_size
         Side of the box, Mpc/h.
     device
-        Where to compute.
+        Device to compute on.
     compiled
         Whether compiled loops are used where there are any; results are the same up to the order of sums.
     """
@@ -217,11 +217,11 @@ def transform(name: str, field: Tensor, *, axes: tuple[int, ...], shape: tuple[i
     name
         ``"fftn"``, ``"ifftn"``, ``"rfftn"`` or ``"irfftn"``.
     field
-        What to transform.
+        Array to transform.
     axes
         Along which axes.
     shape
-        Of the result along ``axes``, for ``"irfftn"``.
+        Shape of the result along ``axes``, for ``"irfftn"``.
     """
     if field.device.type == "cpu":
         return torch.from_numpy(getattr(fft, name)(field.numpy(), shape, axes))

@@ -48,7 +48,7 @@ class SimulationParameters:
     steps
         Time steps, equal in scale factor.
     start_redshift, redshift
-        Of the first and the last step.
+        Redshifts of the first and the last step.
     cosmology
         All parameters but w0.
     """
@@ -107,15 +107,15 @@ def run_seed(
     Parameters
     ----------
     parameters
-        What to simulate.
+        Parameters of the simulation.
     power
         Linear P(k) at redshift 0, (Mpc/h)^3 of h/Mpc.
     seed
-        Of the phases and of the offset of the box.
+        Seed of the phases and of the offset of the box.
     device
-        Where to compute.
+        Device to compute on.
     on_step
-        Called after each step.
+        Function that is called after each step.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def run_seeds(
     Parameters
     ----------
     parameters, device
-        As in `run_seed`.
+        Arguments of `run_seed`.
     seeds
         May be empty.
 

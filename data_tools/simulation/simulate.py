@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +11,7 @@ from pathlib import Path
 import torch
 
 from cosmogan.errors import UserError
+from cosmogan.files import require_room
 from cosmogan.hdf5 import open_file
 from cosmogan.machine.devices import choose_device
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
@@ -89,13 +88,13 @@ def simulate(
     slice_pixels
         Write slices of this many pixels along a side instead of snapshots.
     slabs
-        With `slice_pixels`: equal slabs that cover the box along each axis; as many as pixels by default.
+        Number, with `slice_pixels`, of equal slabs that cover the box along each axis; as many as pixels by default.
     thickness
-        With `slice_pixels`: depth of a slab instead of their number, with its unit.
+        Depth, with `slice_pixels`, of a slab instead of their number, with its unit.
     smoothing
-        With `slice_pixels`: sigma in pixels of a Gaussian applied to each slice.
+        Sigma, with `slice_pixels`, in pixels of a Gaussian applied to each slice.
     quantity
-        With `slice_pixels`: "density" (1 + delta) or "counts".
+        Quantity, with `slice_pixels`: "density" (1 + delta) or "counts".
     overwrite
         Replace existing files.
 
@@ -171,7 +170,7 @@ def _simulate_snapshots(
     record = parameters.to_json()
     todo = _pending(paths, record, _snapshot_record, overwrite=overwrite, redo=overwrite)
     _announce_skipped(seeds, todo)
-    _require_space(folder, len(todo) * (12 * parameters.particles**3 + 10_000))
+    require_room(folder, len(todo) * (12 * parameters.particles**3 + 10_000))
     for seed, positions in run_seeds(parameters, todo, device=device):
         write_gadget_hdf5(
             paths[seed],
@@ -208,7 +207,7 @@ def _simulate_slices(
     _announce_skipped(seeds, todo)
     bytes_per_seed = 3 * n_slabs * metadata.n_pixels**2 * (2 if metadata.quantity == "counts" else 4)
     # The parts and the whole file exist together for a moment.
-    _require_space(path.parent, bytes_per_seed * (len(todo) + len(seeds)))
+    require_room(path, bytes_per_seed * (len(todo) + len(seeds)))
     n_slices = 3 * n_slabs
     for seed, positions in run_seeds(parameters, todo, device=device):
         counter = SlabCounter(box_size=metadata.box_size, pixels=metadata.n_pixels, slabs=n_slabs)
@@ -248,7 +247,7 @@ def _pending(
     record
         Parameters that a complete file must carry.
     read_record
-        Reads them from a file.
+        Function that reads them from a file.
     overwrite
         Replace files made with other parameters, instead of refusing.
     redo
@@ -311,16 +310,3 @@ def _provenance(record: str) -> dict[str, str]:
         "torch": str(torch.__version__),
         "parameters": record,
     }
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    """Make the folder and refuse one that cannot take the files, before hours of computing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: the folder cannot be made ({error.strerror})") from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: no permission to write there")
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free on that disk")

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cosmogan.errors import UserError
+from cosmogan.machine.memory import memory_limit
 from cosmogan.machine.ranks import find_rank
 from cosmogan.slices import SliceMetadata, SliceWriter, require_absent
 from cosmogan.units import Cosmology, format_length, parse_bytes, parse_length
@@ -30,8 +31,9 @@ __all__ = ["SlabCounter", "append_slabs", "resolve_slabs", "slice_metadata", "sl
 _THICKNESS_ROUNDING = 1e-4
 # Program, particles in hand and finished slices of one process, measured: benchmarks/speed/slicing.py.
 _BYTES_PROCESS = 0.35e9
-# For the slabs of one process.
+# For the slabs of one process, and the share of all memory that processes take at most.
 _DEFAULT_MEMORY = 1.65e9
+_DEFAULT_SHARE = 0.8
 
 
 def slice_snapshots(
@@ -114,8 +116,8 @@ def slice_snapshots(
     processes
         Processes on this node that share the files; one for each core is best.
     memory
-        For all of them together on a node, with its unit; by default 2 GB for each. Where it does not hold all slabs,
-        the snapshots are read several times.
+        For all of them together on a node, with its unit; by default 2 GB for each, and at most 0.8 of what the batch
+        job or machine has. Where it does not hold all slabs, the snapshots are read several times.
     overwrite
         Replace an existing file.
 
@@ -334,10 +336,12 @@ def _parse_axes(axes: str) -> list[int]:
     return numbers
 
 
-def _grid_bytes(memory: str | None, slab_bytes: int, *, holders: int) -> float:
+def _grid_bytes(memory: str | None, slab_bytes: int, *, holders: int, root: Path = Path("/")) -> float:
     """Return the memory for the slabs that each of the holders has: the processes, and one that adds up."""
     if memory is None:
-        return max(_DEFAULT_MEMORY, slab_bytes)
+        # Of what the job may take at all, not of what is free now: the same command again takes the same passes.
+        share = _DEFAULT_SHARE * memory_limit(root) / holders - _BYTES_PROCESS
+        return max(min(_DEFAULT_MEMORY, share), slab_bytes)
     budget = parse_bytes(memory)
     grid_bytes = budget / holders - _BYTES_PROCESS
     if grid_bytes < slab_bytes:

@@ -42,8 +42,8 @@ _COSMOLOGY_NAMES = {
     "sigma8": ("sigma8", "Sigma8"),
     "n_s": ("n_s",),
 }
-# What codes of the family (AREPO, GADGET-4, GIZMO, EAGLE) and SWIFT's tools call the powers of the scale factor and of h
-# in a data set, and its unit.
+# What codes of the family (AREPO, GADGET-4, GIZMO, EAGLE) and SWIFT's tools call the powers of the scale factor and of
+# h in a data set, and its unit.
 _A_POWERS = ("a_scaling", "a-scale-exponent", "a-scale exponent", "aexp-scale-exponent")
 _H_POWERS = ("h_scaling", "h-scale-exponent", "h-scale exponent")
 _CGS = ("to_cgs", "CGSConversionFactor", "Conversion factor to CGS (not including cosmological corrections)")

@@ -39,7 +39,7 @@ def fit_prior(
     n_maps
         Mocks per iteration.
     seed
-        Of their latents.
+        Seed of their latents.
 
     Raises
     ------

@@ -65,9 +65,9 @@ class SpectralPriorGenerator(AbstractGenerator):
         70 Mpc/h and eight particles per pixel, more than half of the pixels hold two particles or fewer. None, for
         other assignments: no rounding.
     rounding
-        How much of the rounding is chance: numbers nearer than ``(1 - rounding) / 2`` to a whole one become it surely.
-        With 1 the mean of every pixel is kept, but no network can say where in a void the next particle is not, other
-        than by pixels so far down that all others lose contrast.
+        Share of the rounding that is chance: numbers nearer than ``(1 - rounding) / 2`` to a whole one become it
+        surely. With 1 the mean of every pixel is kept, but no network can say where in a void the next particle is not,
+        other than by pixels so far down that all others lose contrast.
     limit
         Corrections x become ``x / sqrt(1 + (x / limit)^2)``, in units of the prior's standard deviation; those of good
         emulators reach 3 to 6.5. The field is normalised, so that nothing else holds a few pixels at a hundred

@@ -16,7 +16,7 @@ class MatrixFilter(nn.Module):
     Parameters
     ----------
     amplitude
-        Of the modes of the whole plane, shape ``(side, side)``, in the order of ``fftfreq``.
+        Amplitude of the modes of the whole plane, shape ``(side, side)``, in the order of ``fftfreq``.
 
     References
     ----------

@@ -56,11 +56,11 @@ class SpectralRefit:
     Parameters
     ----------
     generator
-        In evaluation mode, with the statistics of its training slices; changed by `run`.
+        Network in evaluation mode, with the statistics of its training slices; changed by `run`.
     n_maps
         Mocks to fit with.
     seed
-        Of their latents.
+        Seed of their latents.
     power_only
         Fit P(k) alone, by the filter, and leave the point transform as it is.
     """

@@ -60,7 +60,7 @@ class Variety:
     coherence
         Cross power of different mocks over their P(k), beyond that of held-out slices: 0 if independent, 1 for copies.
     error
-        What the coherence scatters by in one ring, if mocks are as independent as held-out slices.
+        Scatter of the coherence in one ring, if mocks are as independent as held-out slices.
     scatter
         Standard deviation of ln P(k) between mocks over that between held-out slices: 0 for copies.
     power
@@ -89,9 +89,9 @@ def measure_variety(mocks: Measured, held_out: Measured, judged: np.ndarray) -> 
     Parameters
     ----------
     mocks, held_out
-        As `PhysicsValidation` measured them.
+        Values that `PhysicsValidation` measured.
     judged
-        Which rings count, bool, shape ``(n_bins,)``.
+        Rings that count, bool, shape ``(n_bins,)``.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def _sentence(kind: str, streak: int, found: Findings, *, penalised: bool) -> st
 
 
 def _best_score(trainer: L.Trainer) -> float:
-    """Return the best score that a checkpoint is kept of; checkpoints are written behind this validation."""
+    """Return the best score that a checkpoint is kept of; checkpoints are written after this validation."""
     kept = (c.best_model_score for c in trainer.callbacks if isinstance(c, BestCheckpoints))  # type: ignore[attr-defined]
     return min((float(score) for score in kept if score is not None), default=math.inf)
 
@@ -207,7 +207,7 @@ class Alarms(L.Callback):
 
     Each validation logs ``coherence`` and ``variety`` of the mocks (see `Variety`), ``critic_gap``, by how much the
     critic prefers training slices to held-out ones in units of their scatter, and ``critic_separation``, the share of
-    pairs of a training slice and a mock in which the slice has the higher score. Stands behind a `PhysicsValidation` in
+    pairs of a training slice and a mock in which the slice has the higher score. Stands after a `PhysicsValidation` in
     the list of callbacks.
 
     Parameters
@@ -235,7 +235,7 @@ class Alarms(L.Callback):
         self._closest = state_dict.get("closest", 1.0 if state_dict.get("has_told") else None)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Forget alarms beyond the checkpoint that the run goes on from."""
+        """Forget alarms beyond the checkpoint that the run continues from."""
         assert isinstance(module, CosmoGAN)
         path = Path(trainer.default_root_dir) / "alarms.txt"
         if trainer.is_global_zero and path.exists():

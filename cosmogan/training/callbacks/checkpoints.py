@@ -18,9 +18,9 @@ class BestCheckpoints(ModelCheckpoint):
     Parameters
     ----------
     folder
-        Where they lie.
+        Folder that they lie in.
     keep
-        How many.
+        Number to keep.
     name
         Name of the file, if there is one only; by default each is named by the slices seen and its score.
     """

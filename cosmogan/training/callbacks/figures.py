@@ -41,9 +41,9 @@ def draw_validation(
     real, mocks_shown
         1 + delta of some slices, shape ``(n_pixels, n_pixels)`` each.
     statistics
-        Those to draw.
+        Statistics to draw.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     reference, sigma, mocks
         Means of the held-out slices, their errors and means of the mocks by the name of the statistic, shape
         ``(n_bins,)``.

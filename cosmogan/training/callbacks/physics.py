@@ -61,7 +61,7 @@ class PhysicsValidation(L.Callback):
     Attributes
     ----------
     held_out, mocks
-        What was measured of each held-out slice and, at the last validation, of each mock; with the cross power of
+        Values of each held-out slice and, at the last validation, of each mock; with the cross power of
         each with another one as ``CROSS_POWER``. Empty before the first validation.
 
     Raises

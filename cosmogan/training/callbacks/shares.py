@@ -27,7 +27,7 @@ def measure_shared(
     Parameters
     ----------
     trainer
-        Knows the processes, which all have to call this.
+        Trainer of the processes, which all have to call this.
     n_slices, n_values
         Numbers of slices and of values per slice.
     measure
@@ -35,7 +35,7 @@ def measure_shared(
     block
         Slices measured at a time.
     device
-        Where processes exchange numbers.
+        Device that processes exchange numbers on.
 
     Returns
     -------

@@ -68,11 +68,11 @@ def compare_copies(
     training
         The slices that the emulator was trained on, if known.
     seed
-        Of the draws of slices.
+        Seed of the draws of slices.
     n_slices
         Slices of each file that are compared for similarity at most.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

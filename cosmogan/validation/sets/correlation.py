@@ -86,7 +86,7 @@ def compare_correlations(
     sets
         Realisations in the two sets of the floor; halves by default.
     seed
-        Of the splits where not all are made.
+        Seed of the splits where not all are made.
     """
     ours, theirs = mocks.covariance(), reference.covariance()
     itself = reference if itself is None else itself

@@ -90,11 +90,11 @@ def compare_diversity(
         Open slice files of the same geometry; counts are turned into 1 + delta. At least
         `cosmogan.statistics.similarity.SMALLEST_SIDE` pixels along a side.
     seed
-        Of the draw of slices and pairs.
+        Seed of the draw of slices and pairs.
     n_pairs
         Pairs of each set at most.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

@@ -33,7 +33,7 @@ def compare_partners(
     mocks, reference
         Open slice files of equal length and order; counts are turned into 1 + delta.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

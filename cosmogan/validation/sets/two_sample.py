@@ -80,9 +80,9 @@ def compare_two_sample(
     reference
         Slices of simulations, best of eight realisations or more; of the same metadata as the mocks.
     seed
-        Of the split, the slices that take part, the network and its training.
+        Seed of the split, the slices that take part, the network and its training.
     device
-        Where to compute.
+        Device to compute on.
     n_steps
         Steps of each training, at most; it ends where boxes held out of it are told no better.
     n_trainings

@@ -207,7 +207,7 @@ def test_what_is_there_is_not_made_again(saved: str, tmp_path: Path, monkeypatch
     calls = count_blocks(monkeypatch)
     generate(saved, n=N, out=str(out), seed=3)
     # Blocks are computed side by side, so the interrupt meets any from the second (a busy machine) to the fifth.
-    n_there = int(re.search(r"going on behind slice (\d+) of 100", capsys.readouterr().err)[1])
+    n_there = int(re.search(r"continuing after slice (\d+) of 100", capsys.readouterr().err)[1])
     assert n_there in (16, 32, 48, 64)
     assert len(calls) == math.ceil((N - n_there) / 16)
 
@@ -590,8 +590,8 @@ def test_a_folder_that_cannot_be_made_is_no_want_of_room(saved: str, tmp_path: P
 
 def test_want_of_room_is_told_in_megabytes(saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=12_300)
-    monkeypatch.setattr("cosmogan.emulator.mock_run.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("cosmogan.files.shutil.disk_usage", lambda folder: usage)
     # 100 slices of 16 x 16 in float32, with 41 bytes of labels and checksum each.
-    with pytest.raises(UserError, match=r"need 0[.]1065 MB and 0[.]0123 MB are free"):
+    with pytest.raises(UserError, match=r"needs 0[.]1065 MB and 0[.]0123 MB are free"):
         generate(saved, n=N, out=str(tmp_path / "new" / "mocks.h5"))
     assert list(tmp_path.iterdir()) == []

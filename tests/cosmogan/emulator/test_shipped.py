@@ -1,5 +1,6 @@
 """Whatever ships: weights that load and make sensible slices, a card that tells all it has to."""
 
+import importlib
 import math
 import tomllib
 from pathlib import Path
@@ -12,10 +13,14 @@ import yaml
 
 import cosmogan.emulator.weights
 from cosmogan import Emulator
+from cosmogan.cli import main
 from cosmogan.emulator import file as emulator_file
 from cosmogan.emulator.card import headline, model_card
 from cosmogan.emulator.file import checksum, find_emulator, read_emulator_file, shipped_emulators
 from cosmogan.emulator.inspection import emulators
+from cosmogan.emulator.shipped import Shipped
+from cosmogan.errors import UserError
+from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceSet, write_slices
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 
 LARGEST_FILE = 8_000_000
@@ -78,6 +83,58 @@ def test_slices_are_sensible(name: str) -> None:
     assert slices.mean(dtype=np.float64) == pytest.approx(told, abs=SIGMAS * error)
     assert power_is_expected(slices, emulator)
     assert not power_is_expected(1 + 2 * (slices - 1), emulator)
+
+
+def class_paths(tree: Any) -> list[str]:
+    """All classes that a recipe names."""
+    if isinstance(tree, dict):
+        found = [tree["class_path"]] if "class_path" in tree else []
+        return found + [path for part in tree.values() for path in class_paths(part)]
+    return [path for part in tree for path in class_paths(part)] if isinstance(tree, list) else []
+
+
+@shipped_names
+def test_classes_of_its_recipe_are_where_it_says(name: str) -> None:
+    paths = class_paths(yaml.safe_load(Emulator.load(name).training["recipe"]))
+    assert len(paths) >= 5
+    for path in paths:
+        module, _, attribute = path.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), attribute), type), path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=[] if one.endswith("-64") else pytest.mark.slow) for one in shipped_emulators()],
+)
+def test_its_recipe_still_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", name, "--recipe"]) == 0
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(capsys.readouterr().out, encoding="utf-8")
+    emulator = Emulator.load(name)
+    # Three realisations, one of them held out.
+    labels = np.repeat(np.arange(3), 2)
+    some = SliceSet(
+        emulator.sample(6, seed=1), labels, np.full(6, AXIS_NOT_APPLICABLE), np.full(6, np.nan), emulator.metadata
+    )
+    write_slices(tmp_path / "slices.h5", some)
+    words = ["fit", "--config", str(recipe), "--data.path", str(tmp_path / "slices.h5"), "--out", str(tmp_path / "run")]
+    words += ["--data.n_validation", "1", "--data.batch_size", "2", "--validation.n_mocks", "2", "--dry-run"]
+    assert main(words) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    side = emulator.metadata.n_pixels
+    assert f"{side} x {side} pixels, {emulator.metadata.box_size:g} Mpc/h" in told
+    assert not (tmp_path / "run").exists()
+
+
+@shipped_names
+def test_its_record_of_scores_is_whole(name: str) -> None:
+    held = Emulator.load(name).training["shipped"]
+    assert Shipped.from_dict(held).to_dict() == held
+    for entry in held:
+        with pytest.raises(UserError, match="record of its scores is that of another version"):
+            Shipped.from_dict({key: value for key, value in held.items() if key != entry})
+    with pytest.raises(UserError, match="record of its scores is that of another version"):
+        Shipped.from_dict(held | {"rank": 1})
 
 
 @shipped_names

@@ -6,7 +6,8 @@ import pytest
 
 from cosmogan.emulator.resizing import require_memory
 from cosmogan.errors import UserError
-from cosmogan.machine.memory import available_memory
+from cosmogan.machine.memory import available_memory, memory_limit
+from data_tools.slicing.slicing import _grid_bytes
 
 FREE = 4096 * 1024
 
@@ -69,12 +70,29 @@ def test_memory_is_what_the_batch_job_leaves(tmp_path: Path, lines: str, files: 
     assert available_memory(linux(tmp_path, lines, files)) == expected
 
 
+def test_the_limit_is_the_same_whatever_is_in_use(tmp_path: Path):
+    root = linux(tmp_path, "0::/job/step", {"job/memory.max": "1000\n", "job/memory.current": "700\n"})
+    assert (memory_limit(root), available_memory(root)) == (1000, 300)
+    (root / "sys/fs/cgroup/job/memory.current").write_text("900\n")
+    assert (memory_limit(root), available_memory(root)) == (1000, 100)
+    assert memory_limit(tmp_path / "nowhere") == memory_limit() > 0
+
+
 def test_memory_is_that_of_the_machine_where_nothing_is_known(tmp_path: Path):
     assert available_memory(tmp_path) >= available_memory() > 0
+
+
+def test_slabs_fit_into_a_batch_job(tmp_path: Path):
+    root = linux(tmp_path, "0::/job", {"job/memory.max": str(4 * 10**9)})
+    # 0.8 of the limit, shared by five, less the programs themselves.
+    assert _grid_bytes(None, 1, holders=5, root=root) == pytest.approx(0.8 * 4e9 / 5 - 0.35e9)
+    assert _grid_bytes(None, 10**9, holders=5, root=root) == 10**9
+    (root / "sys/fs/cgroup/job/memory.max").write_text(str(10**15))
+    assert _grid_bytes(None, 1, holders=1, root=root) == pytest.approx(min(1.65e9, 0.8 * memory_limit() - 0.35e9))
 
 
 def test_slices_beyond_the_limit_of_a_batch_job_are_refused(tmp_path: Path):
     root = linux(tmp_path, "0::/job", {"job/memory.max": "4000000\n", "job/memory.current": "1000000\n"})
     require_memory(1000, 3, root=root)
-    with pytest.raises(UserError, match=r"n_pixels 1001: .* may take 0\.003 GB, enough for 1000 pixels along a side"):
+    with pytest.raises(UserError, match=r"n_pixels 1001: .* may take 3 MB, enough for 1000 pixels along a side"):
         require_memory(1001, 3, root=root)

@@ -243,7 +243,7 @@ def test_a_run_goes_on_under_other_settings_and_says_so(folder: Path, tmp_path: 
         fit(words(folder, "second", *start, "--model.penalty", "null"))
     with pytest.raises(UserError, match="allow_changes: expected true or false, found maybe"):
         fit(words(folder, "second", *go_on, "--allow-changes=maybe"))
-    with pytest.raises(UserError, match="--allow-changes: there is nothing to go on from; add --ckpt_path FILE"):
+    with pytest.raises(UserError, match="--allow-changes: there is nothing to continue from; add --ckpt_path FILE"):
         fit(words(folder, "second", *others, "--allow-changes"))
     with pytest.raises(UserError, match=r"last[.]ckpt: holds other networks than the recipe"):
         width = "--model.generator.init_args.width"

@@ -135,7 +135,7 @@ def test_slices_lie_where_there_is_room(monkeypatch, n_bytes, device, n_processe
 def test_a_device_without_room_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
     assert choose_memory("device", 10**9, device=GPU) == "device"
-    with pytest.raises(UserError, match="take 2 GB and 1 GB of the GPU are free"):
+    with pytest.raises(UserError, match=r"take 2\.00 GB and 1\.00 GB of the GPU are free"):
         choose_memory("device", 2 * 10**9, device=GPU)
     with pytest.raises(UserError, match="this one is on the CPU"):
         choose_memory("device", 10, device=CPU)

@@ -210,7 +210,7 @@ def test_a_signal_before_the_first_step(
     with pytest.raises(Unstarted) as ended:
         fit(words(recipe, example, tmp_path / "run"))
     assert ended.value.code == 128 + number
-    assert capsys.readouterr().err.count("interrupted; run the same command again to go on or start over") == 1
+    assert capsys.readouterr().err.count("interrupted; run the same command again to continue or start over") == 1
     # Neither a checkpoint nor the recipe, by which the folder would count as one in use.
     assert not [path for path in (tmp_path / "run").iterdir() if not path.name.startswith("events.")]
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == former

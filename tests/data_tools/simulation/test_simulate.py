@@ -231,7 +231,7 @@ def test_bad_parameters_are_one_sentence(power_law, tmp_path: Path, changes: dic
 def test_a_full_disk_is_noticed_beforehand(power_law, monkeypatch, tmp_path: Path):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     seeds = count_runs(monkeypatch)
-    with pytest.raises(UserError, match="are free on that disk"):
+    with pytest.raises(UserError, match=r"needs .* MB and 0\.001 MB are free in"):
         run(tmp_path)
     assert seeds == []
 

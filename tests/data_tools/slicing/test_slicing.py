@@ -204,7 +204,7 @@ def test_thickness_gives_the_number_of_slabs(tmp_path: Path, thickness: str):
         ({"slabs": 0}, "slabs must be at least 1"),
         ({"quantity": "counts", "smoothing": 1.0}, "smoothed counts are not whole numbers"),
         ({"quantity": "mass"}, "quantity must be"),
-        ({"smoothing": -1.0}, "smoothing: expected at least 0"),
+        ({"smoothing": -1.0}, "smoothing: expected at least 0 pixels"),
         ({"realisation": [1, 2]}, "2 numbers for 1 snapshots"),
         ({"assignment": "PCS"}, "expected one of NGP, CIC, TSC"),
         ({"assignment": "CIC", "quantity": "counts"}, "counts with assignment CIC are not whole numbers"),
