@@ -15,23 +15,11 @@ from cosmogan.files import file_sha256
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
-from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
-from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
 from cosmogan.statistics.copies import SMALLEST_SIDE as SMALLEST_SIDE_OF_COPIES
 from cosmogan.statistics.cross_spectrum import measure_pairs
-from cosmogan.statistics.histogram import Histogram, Tail
+from cosmogan.statistics.listed import default_statistics
 from cosmogan.statistics.measurement import Measurement, measure
-from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
-from cosmogan.statistics.peaks import LEAST_SMOOTHING_OF_VOIDS, Peaks, Voids
-from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.statistics.scattering import SMALLEST_SIDE as SMALLEST_SIDE_OF_SCATTERING
-from cosmogan.statistics.scattering import (
-    SMALLEST_SIDE_OF_PAIRS,
-    ScatteringElongation,
-    ScatteringFirst,
-    ScatteringSecond,
-)
 from cosmogan.statistics.similarity import SMALLEST_SIDE as SMALLEST_SIDE_OF_SIMILARITY
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
@@ -264,28 +252,6 @@ def _compare(
         notes=notes,
         mocks_shown=_some_slices(ours.reader, seed),
         reference_shown=_some_slices(theirs.reader, seed),
-    )
-
-
-def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
-    """Return what every report holds, cheap and meaningful for counts and densities alike.
-
-    Power spectrum, histogram and its tail, boundary length, Euler characteristic and, where slices are large enough for
-    any, peaks, voids, bispectra and scattering coefficients. Not `Area`, which is the histogram again, nor `Voids` of
-    slices that were not smoothed, where most minima are ties.
-    """
-    n = metadata.n_pixels
-    return (
-        PowerSpectrum(),
-        Histogram(),
-        Tail(),
-        *((Peaks(),) if n >= SMALLEST_SIDE_OF_PEAKS else ()),
-        *((Voids(),) if n >= SMALLEST_SIDE_OF_PEAKS and metadata.smoothing >= LEAST_SMOOTHING_OF_VOIDS else ()),
-        BoundaryLength(),
-        EulerCharacteristic(),
-        *((EquilateralBispectrum(), IsoscelesBispectrum()) if n >= SMALLEST_SIDE_OF_TRIANGLES else ()),
-        *((ScatteringFirst(),) if n >= SMALLEST_SIDE_OF_SCATTERING else ()),
-        *((ScatteringSecond(), ScatteringElongation()) if n >= SMALLEST_SIDE_OF_PAIRS else ()),
     )
 
 

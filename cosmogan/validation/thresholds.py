@@ -13,6 +13,7 @@ import yaml
 
 from cosmogan.errors import UserError
 from cosmogan.settings_file import read_settings
+from cosmogan.statistics.listed import STATISTICS
 
 _SIGNIFICANCE = "significance"
 
@@ -43,7 +44,8 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
     Parameters
     ----------
     path
-        A file that replaces some of the values of ``thresholds.yaml`` beside this module; None for these.
+        A file that replaces some of those of the statistics and of ``thresholds.yaml`` beside this module; None for
+        these.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
         If the file cannot be read, names something unknown, or holds anything but numbers >= 0.
     """
     shipped = files("cosmogan.validation").joinpath("thresholds.yaml").read_text(encoding="utf-8")
-    values: dict[str, float] = yaml.safe_load(shipped)
+    values = {kind.name: kind.threshold for kind in STATISTICS} | yaml.safe_load(shipped)
     if path is not None:
         values |= _read(Path(path), known=list(values))
     significance = values.pop(_SIGNIFICANCE)

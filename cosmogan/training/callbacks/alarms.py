@@ -18,14 +18,14 @@ from tqdm import tqdm
 from cosmogan.checks import require_least
 from cosmogan.files import replaced
 from cosmogan.networks.base import full_precision
+from cosmogan.statistics.cross_spectrum import are_alike
+from cosmogan.statistics.two_sample import area_under_curve
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
 from cosmogan.training.callbacks.physics import CROSS_POWER, Measured, PhysicsValidation
 from cosmogan.training.callbacks.shares import measure_shared
 from cosmogan.training.data import SliceDataModule, augment
 from cosmogan.training.gan import CosmoGAN
 
-# Independent slices have no coherence; a generator that draws from twenty templates has this much.
-_ALIKE, _SURE = 0.05, 4.0
 # ln P(k) of mocks that are not copies scatters by 0.86 to 1.12 of what simulated slices do (lognormal, copula, other
 # simulations; boxes of 100 and 500 Mpc), copies not at all.
 _MONOTONOUS = 0.5
@@ -75,7 +75,7 @@ class Variety:
     @property
     def alike(self) -> bool:
         """Whether mocks have structure in common."""
-        return self.coherence > _ALIKE and self.coherence > _SURE * self.error
+        return are_alike(self.coherence, self.error)
 
     @property
     def monotonous(self) -> bool:
@@ -130,18 +130,6 @@ def measure_gap(training: np.ndarray, held_out: np.ndarray) -> float:
     difference, scatter = training.mean() - held_out.mean(), np.sqrt(0.5 * (training.var() + held_out.var()))
     with np.errstate(divide="ignore"):
         return float(difference / scatter) if difference else 0.0
-
-
-def measure_separation(real: np.ndarray, mocks: np.ndarray) -> float:
-    """Return the share of pairs in which the real slice has the higher score: 1/2 for a critic that cannot tell.
-
-    Parameters
-    ----------
-    real, mocks
-        Scores, shape ``(n,)`` each.
-    """
-    first, second = real[:, None], mocks[None]
-    return float(0.5 * ((first > second).mean() + (first >= second).mean()))
 
 
 class Findings(NamedTuple):
@@ -262,7 +250,8 @@ class Alarms(L.Callback):
         variety = measure_variety(validation.mocks, validation.held_out, judged)
         told = self._score(trainer, module, data, validation)
         gap = measure_gap(told["training"], told["held_out"])
-        separation = measure_separation(told["training"], told["mocks"])
+        finite = np.isfinite(told["training"]).all() and np.isfinite(told["mocks"]).all()
+        separation = area_under_curve(told["training"], told["mocks"]) if finite else 0.0
         values = {"coherence": variety.coherence, "variety": variety.scatter}
         values |= {"critic_gap": gap, "critic_separation": separation}
         module.log_dict(values, rank_zero_only=True)

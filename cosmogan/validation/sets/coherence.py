@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosmogan.statistics.accumulator import Accumulator
+from cosmogan.statistics.cross_spectrum import are_alike
 from cosmogan.validation.score import Score
 
 COHERENCE_NAME = "coherence"
 COHERENCE_TITLE = "Coherence of different slices"
-# Independent slices have none; a generator that draws from twenty templates has this much.
-_ALIKE, _SIGMAS = 0.05, 4.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +96,7 @@ def compare_coherence(
         mocks_n_pairs=mocks.n_slices,
         reference_n_pairs=reference.n_slices,
         expected_error=error,
-        alike=excess > _ALIKE and excess > _SIGMAS * error,
+        alike=are_alike(excess, error),
     )
 
 

@@ -20,7 +20,8 @@ from cosmogan.slices import SliceMetadata, write_example
 from cosmogan.statistics.cross_spectrum import cross_power_spectrum
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.training.callbacks.alarms import Alarms, Variety, measure_gap, measure_separation, measure_variety
+from cosmogan.statistics.two_sample import area_under_curve
+from cosmogan.training.callbacks.alarms import Alarms, Variety, measure_gap, measure_variety
 from cosmogan.training.callbacks.checkpoints import BestCheckpoints
 from cosmogan.training.callbacks.figures import draw_validation
 from cosmogan.training.callbacks.physics import CROSS_POWER, PhysicsValidation
@@ -162,9 +163,9 @@ def test_separation_of_known_gaussians():
     noise, other = random.standard_normal((2, N))
     for distance in (0.0, 0.5, 2.0):
         expected = stats.norm.cdf(distance / 2**0.5)
-        assert measure_separation(distance + noise, other) == pytest.approx(expected, abs=SEPARATION_ERROR)
-    assert measure_separation(np.ones(3), np.ones(4)) == 0.5
-    assert measure_separation(np.array([1.0, 3.0]), np.array([2.0, 0.0])) == 0.75
+        assert area_under_curve(distance + noise, other) == pytest.approx(expected, abs=SEPARATION_ERROR)
+    assert area_under_curve(np.ones(3), np.ones(4)) == 0.5
+    assert area_under_curve(np.array([1.0, 3.0]), np.array([2.0, 0.0])) == 0.75
 
 
 def test_gap_is_in_units_of_the_scatter():
@@ -383,7 +384,7 @@ def test_a_critic_that_suddenly_tells_all_mocks_raises_an_alarm(
     monkeypatch.setattr(
         "cosmogan.training.callbacks.alarms._best_score", lambda trainer: trainer.callback_metrics["score"] / factor
     )
-    monkeypatch.setattr("cosmogan.training.callbacks.alarms.measure_separation", lambda real, mocks: separation)
+    monkeypatch.setattr("cosmogan.training.callbacks.alarms.area_under_curve", lambda real, mocks: separation)
     validation, alarms = PhysicsValidation(n_mocks=64, draw=False), Alarms()
     factor, separation = 1.0, closest
 
