@@ -16,7 +16,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from data_tools.snapshots.coverage import MOST_EXTENT, Coverage
-from data_tools.snapshots.header import TYPE_NAMES, SnapshotHeader
+from data_tools.snapshots.header import TYPE_NAMES, Options, SnapshotHeader
 
 # Particles read at a time: 24 MB of float64 positions.
 CHUNK = 2**20
@@ -335,6 +335,25 @@ class AbstractSnapshot(ABC):
     def _mass_blocks(self, path: Path, kind: int, *, n_blocks: int | None = None) -> Iterator[np.ndarray]:
         """Yield the masses of a type in one file: all, or some from short places spread over the file."""
         yield from ()
+
+
+class AbstractSnapshotFormat(AbstractSnapshot):
+    """A format of snapshots on disk: one file here, a final subclass, its line in `FORMATS` of `detect.py`."""
+
+    @abstractmethod
+    def __init__(self, path: Path, options: Options) -> None:
+        """Read the header.
+
+        Raises
+        ------
+        UserError
+            If the file is damaged, or its header cannot be right.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether a file is in this format, given its first 8 bytes, too; earlier formats have been asked."""
 
 
 @contextmanager

@@ -6,14 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from cosmogan.hdf5 import signature_offset
-from data_tools.snapshots.arrays import NPY_SIGNATURE, ArraySnapshot
-from data_tools.snapshots.base import MATTER, AbstractSnapshot, no_masses, sentences, why_not_a_file
+from data_tools.snapshots.arrays import ArraySnapshot
+from data_tools.snapshots.base import (
+    MATTER,
+    AbstractSnapshot,
+    AbstractSnapshotFormat,
+    no_masses,
+    sentences,
+    why_not_a_file,
+)
 from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot, other_record
 from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
 from data_tools.snapshots.header import TYPE_NAMES, Options
 from data_tools.snapshots.several_types import ALL_MATTER, SeveralTypes
-from data_tools.snapshots.swift import SwiftSnapshot, is_swift
+from data_tools.snapshots.swift import SwiftSnapshot
+
+# In the order in which they are asked.
+FORMATS: tuple[type[AbstractSnapshotFormat], ...] = (
+    SwiftSnapshot,
+    GadgetHdf5Snapshot,
+    ArraySnapshot,
+    GadgetBinarySnapshot,
+)
 
 
 def open_snapshot(
@@ -94,12 +108,9 @@ def _open(path: Path, options: Options) -> AbstractSnapshot:
         raise UserError(f"{first}: is empty; expected a snapshot")
     if dataset is not None:
         return ArraySnapshot(first, options, dataset=dataset)
-    if signature_offset(first) is not None:
-        return SwiftSnapshot(first, options) if is_swift(first) else GadgetHdf5Snapshot(first, options)
-    if head.startswith(NPY_SIGNATURE):
-        return ArraySnapshot(first, options)
-    if GadgetBinarySnapshot.recognises(head):
-        return GadgetBinarySnapshot(first, options)
+    for kind in FORMATS:
+        if kind.recognises(first, head):
+            return kind(first, options)
     if (length := other_record(first)) is not None:
         raise UserError(
             f"{first}: begins with a record of {length} bytes, where the header of a GADGET-1 or -2 binary has 256: a "

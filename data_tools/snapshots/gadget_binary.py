@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple, final
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_masses, read_numbers, sibling_files
+from data_tools.snapshots.base import AbstractSnapshotFormat, Slab, mass_places, no_masses, read_numbers, sibling_files
 from data_tools.snapshots.header import (
     CRITICAL_DENSITY,
     Options,
@@ -72,7 +72,7 @@ class _Block(NamedTuple):
 
 
 @final
-class GadgetBinarySnapshot(AbstractSnapshot):
+class GadgetBinarySnapshot(AbstractSnapshotFormat):
     """A snapshot in the binary format of GADGET-1/2 (also L-PICOLA, N-GenIC); particles of one type."""
 
     def __init__(self, path: Path, options: Options) -> None:
@@ -105,8 +105,8 @@ class GadgetBinarySnapshot(AbstractSnapshot):
         )
 
     @staticmethod
-    def recognises(head: bytes) -> bool:
-        """Return whether a file that begins with these 8 bytes looks like a GADGET binary."""
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether the first record has the length of a header, or of the name of a block."""
         return _byte_order(head[:4]) is not None
 
     def _read_file(

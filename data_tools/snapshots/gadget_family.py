@@ -23,7 +23,7 @@ from data_tools.files.hdf5 import (
     reading,
     rows,
 )
-from data_tools.snapshots.base import AbstractSnapshot, Slab, mass_places, no_masses
+from data_tools.snapshots.base import AbstractSnapshotFormat, Slab, mass_places, no_masses
 
 # Names of masses; the second is that of SWIFT's black holes.
 _MASSES = ("Masses", "DynamicalMasses")
@@ -31,7 +31,7 @@ _POSITIONS = ("Coordinates", "IntCoordinates")
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
 
-class AbstractFamilySnapshot(AbstractSnapshot):
+class AbstractFamilySnapshot(AbstractSnapshotFormat):
     """A snapshot with ``/Header`` and ``/PartType0`` to ``/PartType6``; particles of one type.
 
     Constructors call `_remember` with the header of the file that was given.

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.hdf5 import open_file
+from cosmogan.hdf5 import open_file, signature_offset
 from cosmogan.units import Cosmology
 from data_tools.files.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.base import sibling_files
@@ -95,6 +95,11 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
             length_unit=unit,
             unit_source=source,
         )
+
+    @staticmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether it is an HDF5 file."""
+        return signature_offset(path) is not None
 
 
 def _scale_factor(header: Mapping[str, Any], cosmology: Cosmology, path: Path) -> float | None:

@@ -185,7 +185,7 @@ def _unsaid_unit(path: Path, box_in_file: float, mass: float | None, omega_m: fl
     left = [unit for unit in possible if unit in fits] if fits else possible
     if len(left) == 1:
         why = f"the masses, which make Omega_m {found[left[0]]:.3g}" if fits else f"BoxSize {box_in_file:g}"
-        return left[0], f"{_CANDIDATES[left[0]]} by {why}"
+        return left[0], f"by {why}"
     boxes = " or ".join(f"{box_in_file * unit:g} Mpc/h" for unit in possible or _CANDIDATES)
     raise UserError(
         f"{path}: BoxSize is {box_in_file:g} without a unit, which may be {boxes}, and its masses do not decide; say "
