@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
 
 from cosmogan.validation.comparison import Comparison, StatisticComparison, by_reference
 from cosmogan.validation.report.figures import Drawing
@@ -20,6 +18,7 @@ from cosmogan.validation.report.page_tables import (
     files_table,
     paper_table,
     scores_table,
+    short_name,
 )
 from cosmogan.validation.sets.coherence import CoherenceComparison
 from cosmogan.validation.sets.correlation import CorrelationComparison
@@ -47,110 +46,93 @@ def render_page(
     thresholds
         What is asked of the mocks.
     """
-    template = Template(files("cosmogan.validation.report").joinpath("report.html").read_text(encoding="utf-8"))
-    software = ", ".join(f"{name} {version}" for name, version in record["software"].items())
+    environment = Environment(
+        loader=PackageLoader("cosmogan.validation.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     groups = by_reference(comparisons)
-    boxes = [_box(group, drawn, thresholds) for group, drawn in zip(groups, figures, strict=True)]
-    return template.substitute(
+    return environment.get_template("report.html").render(
         title="Mock slices against simulation",
         version=record["software"]["cosmogan"],
         date=record["date"].replace("T", " ").replace("+00:00", " UTC"),
-        n_columns=str(min(2, len(groups))),
-        verdicts=_overall(groups, thresholds),
-        summary=scores_table(groups, thresholds),
-        reading=_reading(groups, thresholds),
-        pairs="\n".join(boxes),
-        software=escape(f"Made with {software}. All numbers: report.json beside this page."),
+        n_columns=min(2, len(groups)),
+        verdicts=[_overall(comparison, thresholds) for group in groups for comparison in group],
+        scores=scores_table(groups, thresholds),
+        significance=f"{thresholds.significance:g}",
+        judged=[
+            f"{box_title(group[0])}, {entry.statistic.title}: {judged_range(group[0], entry)}"
+            for group in groups
+            for entry in group[0].statistics
+        ],
+        boxes=[_box(group, drawn, thresholds) for group, drawn in zip(groups, figures, strict=True)],
+        software=", ".join(f"{name} {version}" for name, version in record["software"].items()),
     )
 
 
-def _overall(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> str:
-    lines = []
-    for comparison in (c for group in groups for c in group):
-        verdicts = list(judge_all(comparison, thresholds).values())
-        outcome = worst_outcome(verdicts)
-        n = sum(verdict.passed for verdict in verdicts)
-        lines.append(
-            f'<li><span class="{outcome}">{outcome}</span>: {escape(comparison.name)}, '
-            f"{escape(box_title(comparison))}, {n} of {len(verdicts)} pass</li>"
-        )
-    return f'<ul class="verdicts">{"".join(lines)}</ul>'
+def _overall(comparison: Comparison, thresholds: Thresholds) -> tuple[str, str]:
+    """Return the worst outcome and a sentence."""
+    verdicts = list(judge_all(comparison, thresholds).values())
+    n = sum(verdict.passed for verdict in verdicts)
+    return worst_outcome(verdicts), f"{comparison.name}, {box_title(comparison)}, {n} of {len(verdicts)} pass"
 
 
-def _reading(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> str:
-    judged = "".join(
-        f"<li>{escape(box_title(g[0]))}, {escape(e.statistic.title)}: {escape(judged_range(g[0], e))}</li>"
-        for g in groups
-        for e in g[0].statistics
-    )
-    return (
-        '<p class="soft">Differences are absolute. For a statistic with a range, such as P(k), the number is the '
-        "median over one third of it in ln x: lower, middle or upper, whichever exceeds most what is allowed. In "
-        "brackets stands “itself”, the same number between disjoint sets of the simulation's realisations: what two "
-        "simulation runs disagree by. A number passes if it is at most what is asked or at most that, or fewer than "
-        f"{thresholds.significance:g} standard deviations (σ) beyond what perfect mocks would show against so few "
-        "simulations; more realisations make a harder test. Inconclusive: nobody knows how far simulations scatter. "
-        "The last row is the mean over rows of the number over the larger of asked and itself; mocks that compete "
-        "stand in its order.</p>"
-        f'<details><summary>Judged bins</summary><ul class="soft">{judged}</ul></details>'
-    )
+def _box(group: Sequence[Comparison], drawn: Mapping[str, Drawing], thresholds: Thresholds) -> dict[str, Any]:
+    """Return what the page says of one box."""
+    first, several = group[0], len(group) > 1
+    return {
+        "title": box_title(first),
+        "comparisons": [
+            {
+                "several": f"{comparison.name}: " if several else "",
+                "files": f"Files: {short_name(comparison.mocks)} against {short_name(comparison.reference)}",
+                "files_table": files_table(comparison),
+                "notes": comparison.notes,
+                "details": details_table(comparison, thresholds),
+                "closeness": closeness_table(comparison),
+            }
+            for comparison in group
+        ],
+        "slices": _figure(
+            drawn["slices"], "Slices of the simulation (above) and mocks (below) in one colour scale, drawn at random."
+        ),
+        "statistics": [_statistic(group, entry, drawn) for entry in first.statistics],
+        "samples": [
+            _sample(group, name, drawn)
+            for name in dict.fromkeys(sample.name for comparison in group for sample in comparison.samples)
+        ],
+        "paper": None
+        if "rodriguez2018" not in drawn
+        else {
+            "figure": _figure(drawn["rodriguez2018"], "The panels of the paper, arXiv:1801.09070, for these slices."),
+            "table": paper_table(group),
+            "pixels": first.metadata.n_pixels,
+        },
+    }
 
 
-def _box(group: Sequence[Comparison], drawn: Mapping[str, Drawing], thresholds: Thresholds) -> str:
-    first = group[0]
-    parts = [f"<section><h2>{escape(box_title(first))}</h2>"]
-    for comparison in group:
-        several = f"{comparison.name}: " if len(group) > 1 else ""
-        parts.append(files_table(comparison))
-        if comparison.notes:
-            items = "".join(f"<li>{escape(several + note)}</li>" for note in comparison.notes)
-            parts.append(f'<ul class="notes">{items}</ul>')
-        parts.append(
-            f"<details><summary>{escape(several)}{'d' if several else 'D'}ifferences in numbers</summary>"
-            f'<div class="scroll">{details_table(comparison, thresholds)}</div></details>'
-        )
-        parts.append(
-            f"<details><summary>{escape(several)}{'c' if several else 'C'}loseness over all bins</summary>"
-            f'<div class="scroll">{closeness_table(comparison)}</div><p class="soft">Not judged. Of the histogram the '
-            "bins from the 0.01th to the 99.99th percentile of the simulation count, of peaks and voids those with "
-            "500 of them, of other statistics the judged ones. Itself: median and largest of what disjoint sets of "
-            "its realisations differ by.</p></details>"
-        )
-    slices = "Slices of the simulation (above) and mocks (below) in one colour scale, drawn at random."
-    parts.append(_figure(drawn["slices"], slices))
-    for entry in first.statistics:
-        name = entry.statistic.name
-        parts.append(f"<h3>{escape(entry.statistic.title)}</h3>")
-        parts.append(_figure(drawn[name], _caption(entry)))
-        for place, comparison in enumerate(group):
-            (own,) = (e for e in comparison.statistics if e.statistic.name == name)
-            if own.correlation is not None:
-                drawing = drawn[f"{name}_correlation{f'_{place}' if len(group) > 1 else ''}"]
-                parts.append(_figure(drawing, _correlation_caption(own.correlation)))
-        if entry.coherence is not None:
-            parts.append(_figure(drawn[f"{name}_coherence"], _coherence_caption(entry.coherence)))
-        for comparison in group:
-            (own,) = (e for e in comparison.statistics if e.statistic.name == name)
-            parts.append(bins_table(comparison, own, named=len(group) > 1))
-    for name in dict.fromkeys(sample.name for comparison in group for sample in comparison.samples):
-        held = [(c, sample) for c in group for sample in c.samples if sample.name == name]
-        parts.append(f"<h3>{escape(held[0][1].title)}</h3>")
-        parts.append(_figure(drawn[name], held[0][1].explanation))
-        notes = [(f"{c.name}: " if len(group) > 1 else "") + note for c, sample in held for note in sample.notes]
-        if notes:
-            parts.append('<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
-    if "rodriguez2018" in drawn:
-        parts.append("<h3>As in Rodriguez et al. 2018</h3>")
-        parts.append(_figure(drawn["rodriguez2018"], "The panels of the paper, arXiv:1801.09070, for these slices."))
-        parts.append(paper_table(group))
-    parts.append("</section>")
-    return "\n".join(parts)
+def _statistic(group: Sequence[Comparison], entry: StatisticComparison, drawn: Mapping[str, Drawing]) -> dict[str, Any]:
+    name, several = entry.statistic.name, len(group) > 1
+    own = [next(e for e in comparison.statistics if e.statistic.name == name) for comparison in group]
+    figures = [_figure(drawn[name], _caption(entry))]
+    for place, one in enumerate(own):
+        if one.correlation is not None:
+            drawing = drawn[f"{name}_correlation{f'_{place}' if several else ''}"]
+            figures.append(_figure(drawing, _correlation_caption(one.correlation)))
+    if entry.coherence is not None:
+        figures.append(_figure(drawn[f"{name}_coherence"], _coherence_caption(entry.coherence)))
+    tables = [bins_table(comparison, one, named=several) for comparison, one in zip(group, own, strict=True)]
+    return {"title": entry.statistic.title, "figures": figures, "tables": tables}
 
 
-def _figure(drawing: Drawing, caption: str) -> str:
-    data = base64.b64encode(drawing.png).decode("ascii")
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+def _sample(group: Sequence[Comparison], name: str, drawn: Mapping[str, Drawing]) -> dict[str, Any]:
+    held = [(c, sample) for c in group for sample in c.samples if sample.name == name]
+    first = held[0][1]
+    notes = [(f"{c.name}: " if len(group) > 1 else "") + note for c, sample in held for note in sample.notes]
+    return {"title": first.title, "figure": _figure(drawn[name], first.explanation), "notes": notes}
+
+
+def _figure(drawing: Drawing, caption: str) -> tuple[str, str]:
+    """Return a PNG in base64, and its caption."""
+    return base64.b64encode(drawing.png).decode("ascii"), caption
 
 
 def _caption(entry: StatisticComparison) -> str:

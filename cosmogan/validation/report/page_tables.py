@@ -1,10 +1,9 @@
-"""The tables of the report's page."""
+"""The tables of the report's page, as plain cells; `report.html` makes a page of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +19,39 @@ from cosmogan.validation.wording import box_title, in_units, number, percent, th
 _MOST_ROWS = 40
 
 
-def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> str:
+class Cell(NamedTuple):
+    """One cell: its text, classes of the style sheet, what a pointer shows, and how many columns it spans."""
+
+    text: str
+    style: str = ""
+    title: str = ""
+    span: int = 1
+    heading: bool = False
+
+
+class Row(NamedTuple):
+    """Cells side by side, and a class of the style sheet for all of them."""
+
+    cells: list[Cell]
+    style: str = ""
+
+
+class Table(NamedTuple):
+    """Rows of the head and of the body."""
+
+    head: list[Row]
+    body: list[Row]
+
+
+def _head(*cells: str | Cell) -> Row:
+    return Row([Cell(*((cell,) if isinstance(cell, str) else cell))._replace(heading=True) for cell in cells])
+
+
+def _cells(texts: Iterable[str]) -> list[Cell]:
+    return [Cell(text) for text in texts]
+
+
+def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds) -> Table:
     """Return what is judged as a table: a row each, the boxes side by side, candidates ranked within a box.
 
     Parameters
@@ -32,40 +63,32 @@ def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds)
     """
     judged = [sorted(((c, judge_all(c, thresholds)) for c in group), key=_rank) for group in groups]
     names = dict.fromkeys(name for group in judged for _, verdicts in group for name in verdicts)
-    top = "".join(f'<th class="text" colspan="{len(group)}">{escape(box_title(group[0][0]))}</th>' for group in judged)
-    second = "".join(f"<th>{escape(c.name)} (itself)</th>" for group in judged for c, _ in group)
-    head = (
-        f'<tr><th></th><th></th>{top}</tr><tr><th class="text">Difference to the simulation</th><th>asked</th>'
-        f"{second}</tr>"
-    )
+    tops = [Cell(box_title(group[0][0]), "text", span=len(group)) for group in judged]
+    seconds = [f"{c.name} (itself)" for group in judged for c, _ in group]
+    head = [_head("", "", *tops), _head(Cell("Difference to the simulation", "text"), "asked", *seconds)]
     rows = []
     for name in names:
         one = next(verdicts[name] for group in judged for _, verdicts in group if name in verdicts)
-        cells = []
-        for group in judged:
-            cells += [_outcome_cell(verdicts.get(name)) for _, verdicts in group]
-        rows.append(
-            f'<tr><td class="text">{escape(one.title)}</td><td>{in_units(one.threshold, one.units)}</td>'
-            f"{''.join(cells)}</tr>"
-        )
-    excess = "".join(f"<td>{number(_rank(pair), figures=2)}</td>" for group in judged for pair in group)
-    rows.append(f'<tr class="aside"><td class="text">times asked or itself, mean</td><td></td>{excess}</tr>')
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        found = [_outcome_cell(verdicts.get(name)) for group in judged for _, verdicts in group]
+        rows.append(Row([Cell(one.title, "text"), Cell(in_units(one.threshold, one.units)), *found]))
+    excess = _cells(number(_rank(pair), figures=2) for group in judged for pair in group)
+    rows.append(Row([Cell("times asked or itself, mean", "text"), Cell(""), *excess], "aside"))
+    return Table(head, rows)
 
 
 def _rank(pair: tuple[Comparison, dict[str, Verdict]]) -> float:
     return mean_excess(list(pair[1].values()))
 
 
-def _outcome_cell(verdict: Verdict | None) -> str:
+def _outcome_cell(verdict: Verdict | None) -> Cell:
     if verdict is None:
-        return "<td>-</td>"
+        return Cell("-")
     # Colour is not all that tells a failure.
     mark = {"pass": "", "fail": " ✗", "inconclusive": " ?"}[verdict.outcome]
-    return f'<td class="{verdict.outcome}" title="{escape(verdict.text)}">{escape(verdict.cell)}{mark}</td>'
+    return Cell(verdict.cell + mark, verdict.outcome, verdict.text)
 
 
-def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
+def details_table(comparison: Comparison, thresholds: Thresholds) -> Table:
     """Return the differences of one set of mocks with medians, thirds and the reason of each verdict.
 
     Parameters
@@ -79,12 +102,7 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
     rows = []
 
     def add(verdict: Verdict, title: str, cells: Sequence[str]) -> None:
-        rows.append(
-            f'<tr><td class="text">{escape(title)}</td>'
-            f'<td class="verdict {verdict.outcome}">{escape(verdict.text)}</td>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-        )
+        rows.append(Row([Cell(title, "text"), Cell(verdict.text, f"verdict {verdict.outcome}"), *_cells(cells)]))
 
     for entry in comparison.statistics:
         s, floor = entry.summary, entry.floor_summary
@@ -100,10 +118,8 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
         add(verdicts[entry.statistic.name], entry.statistic.title, cells)
         for name, value in s.distances.items():
             itself = "-" if floor is None else number(floor.distances[name], figures=2)
-            rows.append(
-                f'<tr class="aside"><td class="text">{escape(name)}</td><td></td><td>{number(value, figures=2)}</td>'
-                f"<td></td><td></td><td></td><td>{itself}</td><td></td><td></td></tr>"
-            )
+            cells = ["", number(value, figures=2), "", "", "", itself, "", ""]
+            rows.append(Row([Cell(name, "text"), *_cells(cells)], "aside"))
     scores = [score for entry in comparison.statistics for score in entry.scores]
     scores += [score for sample in comparison.samples for score in sample.scores]
     for score in scores:
@@ -113,16 +129,13 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> str:
             score.title,
             [in_units(score.value, score.units), "", "", "", floor_text, "", ""],
         )
-    medians = "<th>median</th><th>by thirds</th><th>largest</th>"
-    head = (
-        '<tr><th></th><th></th><th colspan="4">mocks / simulation − 1</th><th colspan="3">simulation / itself − 1</th>'
-        f'</tr><tr><th class="text">Statistic</th><th class="text">Verdict</th>{medians}<th>bins in 5%, 20%</th>'
-        f"{medians}</tr>"
-    )
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    medians = ("median", "by thirds", "largest")
+    tops = (Cell("mocks / simulation − 1", span=4), Cell("simulation / itself − 1", span=3))
+    names = (Cell("Statistic", "text"), Cell("Verdict", "text"))
+    return Table([_head("", "", *tops), _head(*names, *medians, "bins in 5%, 20%", *medians)], rows)
 
 
-def closeness_table(comparison: Comparison) -> str:
+def closeness_table(comparison: Comparison) -> Table:
     """Return the differences over all bins: to the reference and, where they are known, to the training slices.
 
     Parameters
@@ -132,23 +145,27 @@ def closeness_table(comparison: Comparison) -> str:
     """
     reference = closeness(comparison.statistics, n_slices=comparison.reference.n_slices)
     training: dict[str, Closeness] = {}
-    sources, columns = "", "<th>bins</th><th>median</th><th>largest</th><th>itself</th>"
     if comparison.training is not None:
         training = closeness(comparison.training_statistics, n_slices=comparison.training.n_slices)
-        sources = '<th colspan="4">mean of the training slices</th>'
     rows = []
     for name, one in reference.items():
         known = _closeness_cells(training[name]) if training else []
-        chi2 = number(one.chi2, figures=2)
-        cells = (*known, *_closeness_cells(one), percent(one.within), chi2)
+        cells = [*known, *_closeness_cells(one), percent(one.within), number(one.chi2, figures=2)]
         # What counts appears under the pointer; a paragraph below the table says it, too.
-        title = f'<td class="text" title="{escape(one.bins)}">{escape(one.title)}</td>'
-        rows.append(f"<tr>{title}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    head = (
-        f'<tr><th></th>{sources}<th colspan="6">reference</th></tr><tr><th class="text">Mocks / simulation − 1</th>'
-        f"{columns if training else ''}{columns}<th>bins within 2σ</th><th>χ² per bin</th></tr>"
-    )
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(Row([Cell(one.title, "text", one.bins), *_cells(cells)]))
+    sources = [Cell("mean of the training slices", span=4)] if comparison.training is not None else []
+    columns = ("bins", "median", "largest", "itself")
+    head = [
+        _head("", *sources, Cell("reference", span=6)),
+        _head(
+            Cell("Mocks / simulation − 1", "text"),
+            *(columns if training else ()),
+            *columns,
+            "bins within 2σ",
+            "χ² per bin",
+        ),
+    ]
+    return Table(head, rows)
 
 
 def _closeness_cells(one: Closeness) -> list[str]:
@@ -156,7 +173,7 @@ def _closeness_cells(one: Closeness) -> list[str]:
     return [str(one.n_bins), percent(one.median), percent(one.maximum), itself]
 
 
-def paper_table(group: Sequence[Comparison]) -> str:
+def paper_table(group: Sequence[Comparison]) -> Table:
     """Return the paper's headline numbers beside those of the mocks.
 
     Parameters
@@ -164,17 +181,11 @@ def paper_table(group: Sequence[Comparison]) -> str:
     group
         Comparisons of one of the paper's boxes.
     """
-    head = _row(["", "Rodriguez et al. 2018", *(c.name for c in group)], "th")
-    rows = "".join(_row([row.what, row.paper, *row.ours]) for row in paper_rows(group))
-    pixels = group[0].metadata.n_pixels
-    return (
-        f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-        '<p class="soft">The paper: 256² pixels, ten boxes, unit of k not stated. '
-        f"Here: {pixels}² pixels, judged bins only.</p>"
-    )
+    head = _head("", "Rodriguez et al. 2018", *(c.name for c in group))
+    return Table([head], [Row(_cells([row.what, row.paper, *row.ours])) for row in paper_rows(group)])
 
 
-def files_table(comparison: Comparison) -> str:
+def files_table(comparison: Comparison) -> Table:
     """Return what the two files of a comparison are."""
     rows: list[tuple[str, str, str]] = []
 
@@ -191,20 +202,12 @@ def files_table(comparison: Comparison) -> str:
     both("cosmology", lambda f: ", ".join(f"{k} {v:g}" for k, v in f.metadata.cosmology.known().items()) or "unknown")
     both("provenance", lambda f: ", ".join(f"{k}: {v}" for k, v in f.provenance.items()) or "unknown")
     both("sha256", lambda f: f"{f.sha256[:16]}… ({f.n_bytes / 1e6:,.1f} MB)")
-    body = "".join(
-        f'<tr><th class="text">{escape(name)}</th>'
-        f'<td class="wrap">{escape(a)}</td><td class="wrap">{escape(b)}</td></tr>'
-        for name, a, b in rows
-    )
-    head = '<tr><th></th><th class="text">mocks</th><th class="text">simulation</th></tr>'
-    return (
-        f"<details><summary>Files: {escape(_short(comparison.mocks))} against "
-        f'{escape(_short(comparison.reference))}</summary><div class="scroll"><table><thead>{head}</thead>'
-        f"<tbody>{body}</tbody></table></div></details>"
-    )
+    body = [Row([Cell(name, "text", heading=True), Cell(a, "wrap"), Cell(b, "wrap")]) for name, a, b in rows]
+    return Table([_head("", Cell("mocks", "text"), Cell("simulation", "text"))], body)
 
 
-def _short(file: InputFile) -> str:
+def short_name(file: InputFile) -> str:
+    """Return the name of a file without its folders, and how much it holds."""
     name = file.path.replace("\\", "/").rsplit("/", 1)[-1]
     n = file.n_realisations
     return f"{name} ({file.n_slices:,} slices, {n} realisation{'' if n == 1 else 's'})"
@@ -216,8 +219,8 @@ def _pixels(file: InputFile) -> str:
     return f"{metadata.quantity}{mean}, {metadata.assignment}"
 
 
-def bins_table(comparison: Comparison, entry: StatisticComparison, *, named: bool) -> str:
-    """Return the numbers of a statistic per bin.
+def bins_table(comparison: Comparison, entry: StatisticComparison, *, named: bool) -> tuple[str, Table]:
+    """Return a line on the numbers of a statistic per bin, and these.
 
     Parameters
     ----------
@@ -251,16 +254,8 @@ def bins_table(comparison: Comparison, entry: StatisticComparison, *, named: boo
             number(round(entry.sigmas[i], 1)),
             "-" if entry.floor is None else percent(entry.floor[i]),
         ]
-        rows.append(_row(cells))
+        rows.append(Row(_cells(cells)))
     units = f", {statistic.y_units}" if statistic.y_units else ""
     whose = f"{comparison.name}: n" if named else "N"
     more = " (a selection; all are in report.json)" if thinned else ""
-    return (
-        f"<details><summary>{escape(whose)}umbers per bin{escape(units)}{more}</summary>"
-        f'<div class="scroll"><table><thead>{_row(head, "th")}</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
-    )
-
-
-def _row(cells: Iterable[str], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return f"{whose}umbers per bin{units}{more}", Table([_head(*head)], rows)
