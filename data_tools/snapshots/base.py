@@ -443,6 +443,11 @@ def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example
     if n_files <= 1:
         return [path]
     match = pattern.fullmatch(path.name)
+    target = path.resolve()
+    beside = pattern.fullmatch(target.name)
+    if path.is_symlink() and beside and not (match and path.with_name(f"{match[1]}{n_files - 1}{match[2]}").is_file()):
+        # Only one of the files is linked: the others lie beside that which the link leads to.
+        path, match = target, beside
     if match is None:
         raise UserError(
             f"{path}: is one of {n_files} files of a snapshot, but its name carries no number such as "

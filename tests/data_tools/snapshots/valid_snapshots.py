@@ -132,7 +132,7 @@ def draw(seed: int) -> Case:
         lists=6 if binary or kind == "swift" else one_of(2, 6, 8),
         float_counts=bool(rng.integers(8) == 0),
         user_block=not binary and kind not in ("npy", "swift") and bool(rng.integers(6) == 0),
-        link=n_files == 1 and bool(rng.integers(6) == 0),
+        link=bool(rng.integers(6) == 0),
         packed=bool(rng.integers(4) == 0),
         scale_factor_only=kind in ("gadget", "arepo", "gizmo") and bool(rng.integers(5) == 0),
         redshift=one_of(0.0, 0.5, 3.0),
