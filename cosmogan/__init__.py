@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cosmogan.emulator import Emulator
+    from cosmogan.emulator.emulator import Emulator
 
 __all__ = ["Emulator", "__version__"]
 __version__ = version("cosmogan")
@@ -15,7 +15,7 @@ __version__ = version("cosmogan")
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `cosmogan --help` and the data tools must not wait for it.
     if name == "Emulator":
-        from cosmogan.emulator import Emulator
+        from cosmogan.emulator.emulator import Emulator
 
         return Emulator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

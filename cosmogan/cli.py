@@ -17,20 +17,21 @@ from typing import Any, NoReturn
 
 from cosmogan import __version__
 from cosmogan.errors import UserError
+from cosmogan.text import KINDS, plain_message
 
 _COMMANDS = {
-    "simulate": ("data_tools.simulate:simulate", "run N-body simulations, write snapshots or slices"),
-    "slice": ("data_tools.slicing:slice_snapshots", "cut snapshots into slices"),
-    "convert": ("data_tools.convert:convert", "turn published cubes, maps and arrays into slices"),
-    "fit": ("cosmogan.fit:fit", "train an emulator on a slice file"),
-    "export": ("cosmogan.export:export", "turn a checkpoint into an emulator file, or into ONNX"),
-    "generate": ("cosmogan.generate:generate", "make mock slices with an emulator"),
-    "merge": ("cosmogan.shards:merge", "make one slice file of several"),
+    "simulate": ("data_tools.simulation.simulate:simulate", "run N-body simulations, write snapshots or slices"),
+    "slice": ("data_tools.slicing.slicing:slice_snapshots", "cut snapshots into slices"),
+    "convert": ("data_tools.published.convert:convert", "turn published cubes, maps and arrays into slices"),
+    "fit": ("cosmogan.training.fit:fit", "train an emulator on a slice file"),
+    "export": ("cosmogan.emulator.export:export", "turn a checkpoint into an emulator file, or into ONNX"),
+    "generate": ("cosmogan.emulator.generate:generate", "make mock slices with an emulator"),
+    "merge": ("cosmogan.slices.shards:merge", "make one slice file of several"),
     "baseline": ("cosmogan.baselines.command:baseline", "make mock slices that need no training, to compare with"),
     "validate": ("cosmogan.validation.command:validate", "compare mocks with simulations, write a report"),
-    "check": ("cosmogan.inspection:check", "look for errors in a slice file"),
-    "info": ("cosmogan.inspection:info", "say what a slice file or an emulator holds"),
-    "emulators": ("cosmogan.inspection:emulators", "list the emulators that ship with the package"),
+    "check": ("cosmogan.emulator.inspection:check", "look for errors in a slice file"),
+    "info": ("cosmogan.emulator.inspection:info", "say what a slice file or an emulator holds"),
+    "emulators": ("cosmogan.emulator.inspection:emulators", "list the emulators that ship with the package"),
     "demo": ("cosmogan.demo:demo", "the whole chain for both boxes of the paper, in minutes"),
 }
 # Arguments without a dash in front, and how many of them.
@@ -46,8 +47,6 @@ _POSITIONAL = {
     "info": ("file", None),
 }
 _USAGE_ERROR = 2
-# Types in plain words.
-KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "tuple": "a list"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"cosmogan {words[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"cosmogan {words[0]}: interrupted; run the same command again to go on or start over", file=sys.stderr)
+        print(
+            f"cosmogan {words[0]}: interrupted; run the same command again to continue or start over", file=sys.stderr
+        )
     return _USAGE_ERROR
 
 
@@ -94,7 +95,7 @@ def _run(command: str, words: list[str]) -> int:
         raise UserError(f"no such command; the commands are {', '.join(_COMMANDS)}")
     module, name = _COMMANDS[command][0].split(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    # `fit` has the parser of Lightning behind it.
+    # `fit` uses the parser of Lightning.
     result = function(words) if command == "fit" else function(**_parse(command, function, words))
     if isinstance(result, int):
         return result
@@ -162,7 +163,7 @@ def _normalise(word: str, flags: set[str]) -> str:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Return the words with a lone flag and a ``true`` or ``false`` behind it made one."""
+    """Return the words with a lone flag and a ``true`` or ``false`` after it made one."""
     joined: list[str] = []
     for word in words:
         if word in ("true", "false") and joined and joined[-1].startswith("--") and joined[-1].endswith("=true"):
@@ -176,11 +177,6 @@ def _help(description: str, parameter: str) -> str:
     """Return the text on a parameter in a NumPy docstring."""
     found = re.search(rf"^{parameter}\n((?:    .*\n?)+)", description, re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
-
-
-def plain_message(message: str) -> str:
-    """Return a parser's message as one sentence without line breaks."""
-    return " ".join(message.split()).rstrip(".")
 
 
 def _overview() -> str:

@@ -6,14 +6,14 @@ import shutil
 import time
 from pathlib import Path
 
-from cosmogan.emulator_file import shipped_emulators
+from cosmogan.emulator.export import export_checkpoint
+from cosmogan.emulator.file import shipped_emulators
+from cosmogan.emulator.generate import generate
 from cosmogan.errors import UserError
-from cosmogan.export import export_checkpoint
-from cosmogan.fit import fit
-from cosmogan.generate import generate
+from cosmogan.training.fit import fit
 from cosmogan.validation.command import validate
-from data_tools.simulate import simulate
-from data_tools.slicing import slice_snapshots
+from data_tools.simulation.simulate import simulate
+from data_tools.slicing.slicing import slice_snapshots
 
 _BOXES = {"box100": "100 Mpc", "box500": "500 Mpc"}
 _REPORT = "report"

@@ -70,7 +70,7 @@ def parse_length(text: str | float, h: float | None = None) -> float:
     Parameters
     ----------
     text
-        Such as ``"500 Mpc"``, ``"350 Mpc/h"`` or ``"70000 kpc/h"``.
+        Length such as ``"500 Mpc"``, ``"350 Mpc/h"`` or ``"70000 kpc/h"``.
     h
         Hubble constant in units of 100 km/s/Mpc; needed only for lengths without ``/h``.
 
@@ -136,9 +136,9 @@ def parse_bytes(text: str, *, name: str = "memory") -> float:
     Parameters
     ----------
     text
-        Such as ``"2 GB"``.
+        Size such as ``"2 GB"``.
     name
-        Of the argument, for the message.
+        Name of the argument, for the message.
 
     Raises
     ------

@@ -1,8 +1,10 @@
 import pytest
 
+from cosmogan.networks.spectral_prior import SpectralPriorGenerator
+
 
 @pytest.fixture(autouse=True)
 def small_prior_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit the prior of toy generators to few fields."""
-    for name in ("_FIT_PIXELS", "_CALIBRATION_PIXELS"):
-        monkeypatch.setattr(f"cosmogan.networks.spectral_prior.{name}", 2**13)
+    for name in ("FIT_PIXELS", "CALIBRATION_PIXELS"):
+        monkeypatch.setattr(SpectralPriorGenerator, name, 2**13)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cosmogan.data import SliceDataModule, augment
 from cosmogan.slices import SliceReader, write_example
+from cosmogan.training.data import SliceDataModule, augment
 
 BATCH = 16
 EPOCHS = 5

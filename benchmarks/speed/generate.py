@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from cosmogan import Emulator
-from cosmogan.emulator import latents
-from cosmogan.generate import generate
-from cosmogan.threads import map_in_order
+from cosmogan.emulator.emulator import latents
+from cosmogan.emulator.generate import generate
+from cosmogan.machine.threads import map_in_order
 
 FILES = {
     "cosmogan generate, float32": {},

@@ -21,7 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from data_tools.assignment import assign, weight_bits
+from data_tools.slicing.assignment import assign, weight_bits
 
 BOX = 350.0
 PIXELS = SLABS = 256

@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cosmogan.callbacks.progress import SliceProgress
-from cosmogan.data import SliceDataModule, StepLoader
-from cosmogan.fit import find_recipe
-from cosmogan.gan import CosmoGAN
-from cosmogan.log import run_loggers
 from cosmogan.losses.relativistic import Relativistic
+from cosmogan.training.callbacks.progress import SliceProgress
+from cosmogan.training.data import SliceDataModule, StepLoader
+from cosmogan.training.fit import find_recipe
+from cosmogan.training.gan import CosmoGAN
+from cosmogan.training.log import run_loggers
 
 # Longer than any benchmark, so that no schedule, validation or end comes in between.
 _ENDLESS = 10**9

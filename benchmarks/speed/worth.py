@@ -23,17 +23,17 @@ import torch
 
 from cosmogan import Emulator
 from cosmogan.baselines.command import baseline
-from cosmogan.generate import generate
+from cosmogan.emulator.generate import generate
 from cosmogan.slices import SliceMetadata, SliceReader, SliceWriter
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.measurement import measure
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.compare import compare_candidates
-from cosmogan.validation.table import format_table
+from cosmogan.validation.report.table import format_table
 from cosmogan.validation.thresholds import load_thresholds
 from cosmogan.validation.verdict import judge_all, mean_excess
-from data_tools.realisations import default_steps
-from data_tools.simulate import simulate
+from data_tools.simulation.realisations import default_steps
+from data_tools.simulation.simulate import simulate
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from tqdm import tqdm
 from cosmogan import __version__
 from cosmogan.baselines.fit import METHODS
 from cosmogan.baselines.training import measure_training
+from cosmogan.checks import require_least, require_seed
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.slices import SliceReader, SliceWriter, require_absent
 
-_LARGEST_SEED = 2**31 - 1
 _BLOCK_PIXELS = 2**20
 # Deviation of the expected P(k) from the training slices' that is worth a word.
 _NOTABLE = 0.02
@@ -46,7 +46,7 @@ def baseline(
     out
         Slice file to write, in the quantity of the training file: counts for counts.
     seed
-        Of the mocks, 0 to 2147483647; it is their realisation number.
+        Seed of the mocks, 0 to 2147483647; it is their realisation number.
     overwrite
         Replace an existing file.
 
@@ -62,10 +62,8 @@ def baseline(
     path = Path(out)
     if method not in METHODS:
         raise UserError(f"method: expected {' or '.join(METHODS)}, found {method!r}")
-    if n < 1:
-        raise UserError(f"n: expected at least 1, found {n}")
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise UserError(f"seed: expected 0 to {_LARGEST_SEED}, found {seed}")
+    require_least(1, n=n)
+    require_seed(seed)
     require_absent(path, overwrite=overwrite)
     if path.resolve() == Path(training).resolve():
         raise UserError(f"{path}: is the training file; choose another name for the mocks")
@@ -80,14 +78,12 @@ def baseline(
             "below 0.9 of Nyquist",
             file=sys.stderr,
         )
-    with Path(training).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     provenance = {
         "command": "cosmogan baseline",
         "cosmogan": __version__,
         "method": method,
         "training": Path(training).name,
-        "training_sha256": digest,
+        "training_sha256": file_sha256(training),
         "power_deviation": fitted.power_deviation,
         "seed": seed,
     }

@@ -8,9 +8,10 @@ import numpy as np
 import scipy.fft
 from scipy.special import ndtr
 
-from cosmogan.baselines.training import smooth
-from cosmogan.errors import UserError
+from cosmogan.checks import require_least
+from cosmogan.seeds import slice_stream
 from cosmogan.slices import SliceMetadata
+from cosmogan.slices.smoothing import smooth
 from cosmogan.statistics.power_spectrum import TRUSTED_NYQUIST_FRACTION
 
 # The function of the normal variable is a table of equal steps out to 8 sigma.
@@ -35,7 +36,7 @@ class TransformedGaussian:
     Parameters
     ----------
     metadata
-        What the pixels of the slices are.
+        Metadata of the slices.
     spectrum
         Power of every mode of g on the plane of ``fft2``, sum 1.
     table
@@ -68,15 +69,14 @@ class TransformedGaussian:
         UserError
             If ``n`` is not positive, or seed or first is negative.
         """
-        for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0)):
-            if value < least:
-                raise UserError(f"{name}: expected at least {least}, found {value}")
+        require_least(1, n=n)
+        require_least(0, seed=seed, first=first)
         side = self.metadata.n_pixels
         counts = self.metadata.quantity == "counts"
         out = np.empty((n, side, side), np.uint16 if counts else np.float32)
         # One at a time: the rounding of a transform may depend on how many are made together.
         for row, i in zip(out, range(first, first + n), strict=True):
-            random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i]))
+            random = slice_stream(seed, i)
             field = self.field(random.standard_normal((side, side), dtype=np.float32))
             if self.poisson:
                 field = random.poisson(field)

@@ -40,7 +40,7 @@ class FittedBaseline:
     Parameters
     ----------
     field
-        Makes slices.
+        Field to draw slices from.
     power_deviation
         Largest relative deviation of the expected P(k) from the training slices', up to 0.9 of Nyquist.
     """

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from scipy.ndimage import gaussian_filter
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader
+from cosmogan.slices.smoothing import smooth
 
 # Pixels read at a time: 16 MB in double precision.
 _BLOCK_PIXELS = 2**21
 # Pixels are sorted into bins by the leading bits of their float32: 14 of the mantissa, so bins are 6e-5 wide.
 _DROPPED_BITS = 9
 _N_BINS = 2**31 >> _DROPPED_BITS
-# Where the Gaussian is cut, in sigma: part of the definition of `smoothing` in the slice file.
-_TRUNCATE = 4.0
 # Share of a mode's power that must have survived the smoothing for the rest to be told from rounding in float32.
 _RESOLVED = 1e-8
 
@@ -29,9 +27,9 @@ class Training:
     Parameters
     ----------
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
-        How many were measured.
+        Number of slices measured.
     mean
         Mean density: 1 where the slices cover whole boxes.
     power
@@ -128,14 +126,6 @@ def measure_training(reader: SliceReader) -> Training:
         values=sums[held] / counts[held],
         cumulative=np.cumsum(counts[held]) / counts.sum(),
     )
-
-
-def smooth(fields: np.ndarray, sigma: float) -> np.ndarray:
-    """Smooth the last two axes as the slice file defines it: sampled Gaussian of ``sigma`` pixels, periodic."""
-    if not sigma:
-        return fields
-    sigmas = (0.0,) * (fields.ndim - 2) + (sigma, sigma)
-    return np.asarray(gaussian_filter(fields, sigmas, mode="wrap", truncate=_TRUNCATE))
 
 
 def symmetric_plane(half: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from cosmogan.errors import UserError
+from cosmogan.checks import require_positive
 from cosmogan.losses.base import AbstractObjective
 
 
@@ -34,8 +34,7 @@ class EnergyBased(AbstractObjective):
     needs_energies = True
 
     def __init__(self, margin: float = 1.0) -> None:
-        if not margin > 0:
-            raise UserError(f"model.objective.margin: expected a positive energy, found {margin}")
+        require_positive("an energy", where="model.objective", margin=margin)
         self.margin = margin
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:

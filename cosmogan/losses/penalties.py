@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic
 
@@ -39,8 +40,7 @@ class AbstractPenalty(ABC):
     """
 
     def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise UserError(f"model.penalty.every: expected at least 1 critic step, found {every}")
+        require_least(1, "critic step", where="model.penalty", every=every)
         self.every = every
 
     def __call__(self, critic: AbstractCritic, real: Tensor, fake: Tensor, *, step: int, seed: int) -> Tensor | None:
@@ -55,7 +55,7 @@ class AbstractPenalty(ABC):
         step
             Number of critic steps taken before.
         seed
-            Of random numbers: slice i of the batch uses ``seed + i``, so parts of a batch can be taken apart.
+            Seed of random numbers: slice i of the batch uses ``seed + i``, so parts of a batch can be taken apart.
         """
         if step % self.every:
             return None
@@ -110,7 +110,7 @@ class GradientNorm(AbstractPenalty):
     Parameters
     ----------
     weight
-        Of the penalty; 10 in the reference.
+        Weight of the penalty; 10 in the reference.
     every
         Critic steps from one penalty to the next.
 

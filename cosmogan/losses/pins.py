@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
+from cosmogan.checks import require_least, require_positive
 from cosmogan.errors import UserError
 from cosmogan.networks.base import full_precision
 from cosmogan.statistics.power_spectrum import power_spectrum, radial_bins
@@ -83,13 +84,10 @@ class StatisticPins(nn.Module):
             "values_power": values_power,
             "isotropy": isotropy,
         }
-        for name, value in (*self.weights.items(), ("warmup", warmup)):
-            if not value >= 0:
-                raise UserError(f"model.pins.{name}: expected at least 0, found {value}")
+        require_least(0, "", where="model.pins", **self.weights, warmup=warmup)
         if not any(self.weights.values()):
             raise UserError("model.pins: all weights are zero; set model.pins to null for none")
-        if not memory > 0:
-            raise UserError(f"model.pins.memory: expected a positive number of slices, found {memory}")
+        require_positive("a number of slices", where="model.pins", memory=memory)
         self.memory, self.warmup = memory, warmup
 
     def prepare(self, density: Tensor, *, transform: AbstractTransform, side: int) -> None:

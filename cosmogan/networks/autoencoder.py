@@ -30,7 +30,7 @@ class AutoencoderCritic(AbstractCritic):
     width
         Channels at half resolution; twice and four times as many below.
     n_halvings
-        From the slice to the plane of the code.
+        Halvings from the slice to the plane of the code.
     code_channels
         Numbers of the code per cell of that plane; 32 numbers for 256 pixels with the defaults.
     n_conditions
@@ -77,7 +77,7 @@ class AutoencoderCritic(AbstractCritic):
         return -(self.reproduce(values, conditions) - values).square().mean((1, 2))
 
     def reproduce(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return what is left of network values behind the code, same shape."""
+        """Return what is left of network values after the code, same shape."""
         decoded = self.decoder(self._code(values, conditions))
         with full_precision(values.device.type):
             return functional.pixel_shuffle(self.leave(decoded.to(values.dtype)), 2).squeeze(1)

@@ -122,9 +122,9 @@ class AbstractGenerator(nn.Module, ABC):
         transform
             The fitted pixel transform of the run.
         metadata
-            What the pixels are.
+            Metadata of the slices.
         seed
-            Of the random numbers that the fit may need.
+            Seed of the random numbers that the fit may need.
         """
 
     def calibrate(self, *, seed: int) -> None:
@@ -135,7 +135,7 @@ class AbstractGenerator(nn.Module, ABC):
         Parameters
         ----------
         seed
-            Of the latents.
+            Seed of the latents.
         """
 
     def refit(self, *, seed: int, n_mocks: int | None = None, power_only: bool = False) -> None:
@@ -144,7 +144,7 @@ class AbstractGenerator(nn.Module, ABC):
         Parameters
         ----------
         seed
-            Of the latents.
+            Seed of the latents.
         n_mocks
             Mocks to fit with; as many as the generator thinks best if None.
         power_only
@@ -201,7 +201,7 @@ class AbstractCritic(nn.Module, ABC):
         density
             1 + delta of the training slices, shape ``(n, n_pixels, n_pixels)``.
         metadata
-            What the pixels are.
+            Metadata of the slices.
         """
 
     def shown(self, density: Tensor, values: Tensor) -> Tensor:
@@ -237,7 +237,8 @@ class AbstractCritic(nn.Module, ABC):
         Parameters
         ----------
         values
-            Of slices, or of patches of them; what `shown` returns, ``(n, n_planes, ...)`` if there are several planes.
+            Values of slices, or of patches of them; what `shown` returns, ``(n, n_planes, ...)`` if there are several
+            planes.
         conditions
             Shape ``(n, n_conditions)``; None exactly if there are none.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 
 
@@ -33,8 +34,7 @@ class Conditioning(nn.Module):
 
     def __init__(self, n_conditions: int, n_features: int) -> None:
         super().__init__()
-        if n_conditions < 0:
-            raise UserError(f"n_conditions: expected 0 or more, found {n_conditions}")
+        require_least(0, n_conditions=n_conditions)
         self.n_conditions, self.n_features = n_conditions, n_features
         if n_conditions:
             self.scale = nn.Parameter(torch.zeros(n_features, n_conditions))

@@ -22,7 +22,7 @@ class CircularConvolution(nn.Conv2d):
     n_in, n_out
         Channels.
     kernel_size, stride, padding
-        As of ``nn.Conv2d``; ``padding`` is the width of the margin.
+        Arguments of ``nn.Conv2d``; ``padding`` is the width of the margin.
     """
 
     def __init__(self, n_in: int, n_out: int, kernel_size: int = 3, *, stride: int = 1, padding: int = 1) -> None:

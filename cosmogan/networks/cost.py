@@ -87,7 +87,8 @@ def count_cost(generator: AbstractGenerator, critic: AbstractCritic) -> Cost:
     side = critic.patch_pixels
     planes = () if critic.n_planes == 1 else (critic.n_planes,)
     real = torch.empty(1, *planes, side, side, device="meta")
-    with FlopCounterMode(display=False) as counter:
+    # Shapes have no values that torch could look for anomalies in.
+    with FlopCounterMode(display=False) as counter, torch.autograd.set_detect_anomaly(False):
         # As `CosmoGAN.training_step` does it.
         made = mock(generator.training_latent_shape)[:, :side, :side]
         seen = torch.stack([made] * critic.n_planes, 1) if planes else made
@@ -123,7 +124,7 @@ def _on_shapes(network: _Network) -> _Network:
 
 
 def _count(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.autograd.set_detect_anomaly(False):
         work()
     return counter.get_total_flops()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cosmogan.errors import UserError
+from cosmogan.checks import require_least
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
 
@@ -54,7 +54,7 @@ class MLPGenerator(AbstractGenerator):
         tails: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
-        _require_positive(n_pixels=n_pixels, latent_size=latent_size, width=width, n_hidden=n_hidden)
+        require_least(1, n_pixels=n_pixels, latent_size=latent_size, width=width, n_hidden=n_hidden)
         self.latent_size, self.width, self.n_hidden = latent_size, width, n_hidden
         self.enter = nn.Linear(latent_size, width)
         self.conditioning = Conditioning(n_conditions, width)
@@ -101,7 +101,7 @@ class MLPCritic(AbstractCritic):
 
     def __init__(self, n_pixels: int, width: int = 512, n_hidden: int = 2, n_conditions: int = 0) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
-        _require_positive(n_pixels=n_pixels, width=width, n_hidden=n_hidden)
+        require_least(1, n_pixels=n_pixels, width=width, n_hidden=n_hidden)
         self.enter = nn.Linear(n_pixels**2, width)
         self.conditioning = Conditioning(n_conditions, width)
         self.hidden = nn.Sequential(nn.LeakyReLU(_SLOPE), *_layers([width] * n_hidden, lambda: nn.LeakyReLU(_SLOPE)))
@@ -121,12 +121,6 @@ class MLPCritic(AbstractCritic):
 
 def _layers(widths: list[int], activation: Any) -> list[nn.Module]:
     return [module for n_in, n_out in pairwise(widths) for module in (nn.Linear(n_in, n_out), activation())]
-
-
-def _require_positive(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"{name}: expected at least 1, found {number}")
 
 
 def _initialise(module: nn.Module) -> None:

@@ -44,11 +44,11 @@ def whole_counts(density: Tensor, kernel: Tensor, *, mean_count: float, way_out:
     density
         1 + delta, shape ``(n, side, side)``.
     kernel
-        Of the smoothing.
+        Kernel of the smoothing.
     mean_count
         Particles per pixel at the mean density.
     way_out
-        What to do about slices that hold none: the end of the error's sentence.
+        Advice on slices that hold none: the end of the error's sentence.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def log_density_table(counts: Tensor, normal: Tensor, *, mean_count: float) -> T
     places = torch.special.ndtri(n_upto[known] / counts.numel())
     middles = torch.log(0.5 * (values[:-1] + values[1:])[known[:-1]].double())
     table = interpolate(normal, places, middles)
-    # Beyond what is known it goes on as over the last half sigma: the last two numbers alone are noise.
+    # Beyond what is known it continues as over the last half sigma: the last two numbers alone are noise.
     last = int((normal <= places[-1]).sum()) - 1
     before = int((normal < normal[last] - _SLOPE_OVER).sum())
     slope = (table[last] - table[before]) / (normal[last] - normal[before])

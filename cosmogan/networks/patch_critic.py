@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosmogan.checks import require_positive
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, full_precision
 from cosmogan.networks.conditions import Conditioning
@@ -69,8 +70,7 @@ class PatchCritic(AbstractCritic):
         mean_count: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
-        if mean_count is not None and not mean_count > 0:
-            raise UserError(f"model.critic.mean_count: expected a number above 0 or null, found {mean_count}")
+        require_positive(where="model.critic", null=True, mean_count=mean_count)
         self.mean_count = mean_count
         # Of the smoothing; set by `prepare`.
         self.register_buffer("kernel", torch.ones(1), persistent=False)
@@ -78,7 +78,7 @@ class PatchCritic(AbstractCritic):
         n_strided = round(math.log2(self.patch / 8))
         if self.patch != 8 * 2**n_strided:
             raise UserError(f"patch: the critic needs 8 times a power of two pixels, found {self.patch}")
-        # A patch has no other side to go on at.
+        # A patch has no other side to continue at.
         convolution = CircularConvolution if self.patch == n_pixels else partial(nn.Conv2d, kernel_size=3, padding=1)
         channels = [width * min(2**level, 4) for level in range(n_strided + 1)]
         layers: list[nn.Module] = [convolution(4 * self.n_planes, width), nn.LeakyReLU(0.2)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, full_precision
 from cosmogan.networks.conditions import Conditioning
@@ -40,7 +41,7 @@ class PeriodicGenerator(AbstractGenerator):
     """Residual blocks of resizing and circular 3 x 3 convolutions, an exponential, and the smoothing of the data.
 
     Resizing and convolution instead of transposed convolution, which spoils the spectrum of small scales. Nearest
-    neighbours, because they need no padding to be periodic and the convolution behind them interpolates. The head
+    neighbours, because they need no padding to be periodic and the convolution after them interpolates. The head
     makes ln(1 + delta) before the smoothing of the data, whose kernel is the last layer: without it, slices had a
     hundred times too much power next to the Nyquist frequency of smoothed data.
 
@@ -93,8 +94,7 @@ class PeriodicGenerator(AbstractGenerator):
         tails: float | None = None,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions, tails=tails)
-        if n_levels < 1:
-            raise UserError(f"n_levels: expected at least 1, found {n_levels}")
+        require_least(1, n_levels=n_levels)
         self.width, self.n_levels, self.latent_channels = width, n_levels, latent_channels
         self.side_multiple = 2**n_levels
         if n_pixels < 1 or n_pixels % self.side_multiple:

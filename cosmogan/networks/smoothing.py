@@ -8,16 +8,12 @@ from operator import add
 import torch
 from torch import Tensor
 
-# The kernel is cut where the slice file says: at 4 sigma, sampled at the pixels.
-_REACH = 4.0
+from cosmogan.slices.smoothing import gaussian_taps
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
     """Return the taps of a Gaussian of ``sigma`` pixels, float32, shape ``(n_taps,)`` with the sum 1; one tap for 0."""
-    reach = int(_REACH * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
-    return (kernel / kernel.sum()).float()
+    return torch.from_numpy(gaussian_taps(sigma)).float()
 
 
 def smooth(field: Tensor, kernel: Tensor) -> Tensor:
@@ -28,11 +24,25 @@ def smooth(field: Tensor, kernel: Tensor) -> Tensor:
     reach, side = len(kernel) // 2, field.shape[-1]
     if not reach:
         return field
+    if reach > side:
+        # More than once around.
+        kernel, reach = _folded(kernel, side), side // 2
     # Sums of shifted planes: convolutions of one channel are several times slower.
-    rows = torch.cat([field[:, -reach:], field, field[:, :reach]], 1)
+    rows = torch.cat([field[:, side - reach :], field, field[:, :reach]], 1)
     field = reduce(add, (tap * rows[:, i : i + side] for i, tap in enumerate(kernel)))
-    columns = torch.cat([field[:, :, -reach:], field, field[:, :, :reach]], 2)
+    columns = torch.cat([field[:, :, side - reach :], field, field[:, :, :reach]], 2)
     return reduce(add, (tap * columns[:, :, i : i + side] for i, tap in enumerate(kernel)))
+
+
+def _folded(kernel: Tensor, side: int) -> Tensor:
+    """Return the taps that a periodic row of ``side`` pixels sees, ``(side // 2 * 2 + 1,)``: each pixel's once."""
+    reach = len(kernel) // 2
+    offsets = torch.arange(-reach, reach + 1, device=kernel.device)
+    half = side // 2
+    taps = torch.zeros(2 * half + 1, dtype=torch.float64, device=kernel.device)
+    # Offsets from -half on; of an even side the last place stays empty, since it is the first one again.
+    taps.scatter_add_(0, (offsets + half) % side, kernel.double())
+    return taps.to(kernel.dtype)
 
 
 def sharpen(field: Tensor, kernel: Tensor) -> Tensor:

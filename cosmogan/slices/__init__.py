@@ -6,7 +6,7 @@ of attributes, ``/slices`` holds the images, ``/realisation``, ``/axis``, ``/pos
 `SliceReader`, checked by `check_slices`, and by nothing else.
 """
 
-from cosmogan.slices.inspection import check_slices, describe_slices, pixel_problem
+from cosmogan.slices.check import check_slices, describe_slices, pixel_problem
 from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, FORMAT, FORMAT_VERSION
 from cosmogan.slices.metadata import ASSIGNMENTS, SliceMetadata
 from cosmogan.slices.reader import SliceReader, SliceSet, density_from_counts, read_provenance, read_slices

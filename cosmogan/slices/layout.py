@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import Any
 
 import numpy as np
@@ -41,15 +40,3 @@ def value_problem(block: np.ndarray, *, offset: int = 0) -> str | None:
             first = offset + int(np.argmax(bad.any(axis=(1, 2))))
             return f"{int(bad.sum())} {name} values (first at slice {first})"
     return None
-
-
-def os_reason(error: BaseException) -> str:
-    """Return the operating system's reason, without HDF5's dump of handles."""
-    number = getattr(error, "errno", None)
-    if number:
-        return os.strerror(number)
-    text = str(error)
-    for reason in ("No space left on device", "Permission denied", "Disk quota exceeded", "unable to lock file"):
-        if reason in text:
-            return reason
-    return text.splitlines()[0] if text else type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cosmogan.checks import require_least, require_positive
 from cosmogan.errors import UserError
 from cosmogan.slices.layout import DTYPES
 from cosmogan.units import Cosmology, fundamental_wavenumber, nyquist_wavenumber
@@ -37,8 +38,8 @@ class SliceMetadata:
     smoothing
         Sigma in pixels of the Gaussian that was applied, cut at 4 sigma, periodic; 0 for none.
     assignment
-        How particles were spread over pixels: ``"NGP"``, ``"CIC"``, ``"TSC"``, ``"PCS"``, or ``"other"`` for a scheme
-        that is none of these or unknown.
+        Scheme by which particles were spread over pixels: ``"NGP"``, ``"CIC"``, ``"TSC"``, ``"PCS"``, or ``"other"``
+        for a scheme that is none of these or unknown.
     periodic
         True when a slice spans the full periodic box.
     cosmology
@@ -62,22 +63,17 @@ class SliceMetadata:
     cosmology: Cosmology = field(default_factory=Cosmology)
 
     def __post_init__(self) -> None:
-        for name in ("box_size", "thickness"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"{name} must be a positive length in Mpc/h, found {value}")
-        if self.n_pixels < 1:
-            raise UserError(f"n_pixels must be at least 1, found {self.n_pixels}")
+        require_positive("a length in Mpc/h", box_size=self.box_size, thickness=self.thickness)
+        require_least(1, n_pixels=self.n_pixels)
         if not (math.isfinite(self.redshift) and self.redshift > -1):
             raise UserError(f"redshift must be above -1, found {self.redshift}")
         if self.quantity not in DTYPES:
             raise UserError(f"quantity must be 'density' or 'counts', found {self.quantity!r}")
         if (self.quantity == "counts") != (self.mean_count is not None):
             raise UserError("mean_count must be given for quantity='counts' and for no other")
-        if self.mean_count is not None and not (math.isfinite(self.mean_count) and self.mean_count > 0):
-            raise UserError(f"mean_count must be positive, found {self.mean_count}")
-        if not (math.isfinite(self.smoothing) and self.smoothing >= 0):
-            raise UserError(f"smoothing must be a sigma >= 0 in pixels, found {self.smoothing}")
+        if self.mean_count is not None:
+            require_positive("a number of particles", mean_count=self.mean_count)
+        require_least(0, "pixels", smoothing=self.smoothing)
         if self.assignment not in ASSIGNMENTS:
             raise UserError(f"assignment must be one of {', '.join(ASSIGNMENTS)}, found {self.assignment!r}")
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file, require_filters
 from cosmogan.slices.layout import (
     CHECKSUM_SIZE,
     CHECKSUMS,
@@ -21,10 +22,10 @@ from cosmogan.slices.layout import (
     FORMAT_VERSION,
     LABELS,
     checksums,
-    os_reason,
 )
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.virtual import allow_parts, missing_parts, part_of
+from cosmogan.text import os_reason
 from cosmogan.units import Cosmology
 
 # Slices read at a time when a whole file is streamed: 64 MB at 256 x 256 float32.
@@ -51,7 +52,7 @@ class SliceSet:
     position
         Shape ``(n,)``: lower edge of the slab along its axis, Mpc/h; NaN = not applicable.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     conditions
         Parameters of the simulation each slice comes from, by name, each of shape ``(n,)``; empty where the file has
         none.
@@ -166,7 +167,7 @@ class SliceReader:
         if same.all():
             return None
         number = start + int(np.argmin(same))
-        part = part_of(self._open()["slices"], number)
+        part = part_of(self._open()["slices"], self.path, number)
         return _DAMAGED.format(path=self.path, number=number if part is None else f"{number}, of {part},")
 
     def density(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -229,7 +230,9 @@ def _open_hdf5(path: Path) -> h5py.File:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: is empty; expected a slice file (HDF5)")
     try:
-        return h5py.File(path, "r")
+        return open_file(path)
+    except BlockingIOError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except OSError as error:
         if "truncated" in str(error):
             raise UserError(f"{path}: is cut short; copy or write it again") from None
@@ -289,6 +292,8 @@ def _check_layout(handle: h5py.File, metadata: SliceMetadata, path: Path) -> int
     for name in ("slices", *LABELS):
         if not isinstance(_member(handle, name), h5py.Dataset):
             raise UserError(f"{path}: data set /{name} is missing")
+    for name in ("slices", *LABELS):
+        require_filters(handle[name], path)
     slices = handle["slices"]
     side, dtypes = metadata.n_pixels, DTYPES[metadata.quantity]
     if slices.ndim != 3 or slices.shape[1:] != (side, side):

@@ -1,7 +1,7 @@
-"""Slice files whose writing survives being killed at any moment, and goes on where it stopped.
+"""Slice files whose writing survives being killed at any moment, and continues where it stopped.
 
 Until the last slice is there no HDF5 file exists. Pixels go to ``<name>.part``, at the place that they will have in the
-finished file, and the SHA-256 of each slice to ``<name>.journal``, behind one line that says what is being written. A
+finished file, and the SHA-256 of each slice to ``<name>.journal``, after one line that says what is being written. A
 slice is done when the checksum in the journal is that of the pixels in the part, so that neither a kill at any moment
 nor pages lost with their machine can pass for a slice. The head of the file is written last, then the file gets its
 name. Head and pixels are functions of their input: a resumed file has the bytes of an uninterrupted one.
@@ -22,10 +22,12 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUM_SIZE, CHECKSUMS, checksums, os_reason
-from cosmogan.slices.lock import OutputLock
+from cosmogan.hdf5 import open_file
+from cosmogan.machine.lock import OutputLock
+from cosmogan.slices.layout import AXIS_NOT_APPLICABLE, CHECKSUM_SIZE, CHECKSUMS, checksums
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.writer import SliceWriter, as_stored, require_absent, stored_dtype, write_head
+from cosmogan.text import os_reason
 
 # Bytes of pixels read at a time.
 _BLOCK_BYTES = 2**24
@@ -35,14 +37,14 @@ class ResumableWriter:
     """Write a slice file of a known number of slices with one realisation; use as a context manager.
 
     Whatever ends it early, an exception too, leaves ``<name>.part`` and ``<name>.journal``; the next writer of the
-    same job goes on behind the last slice that is whole (`n_done`).
+    same job continues after the last slice that is whole (`n_done`).
 
     Parameters
     ----------
     path
         File to write.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
         Total number.
     realisation
@@ -52,7 +54,7 @@ class ResumableWriter:
     provenance
         Further entries of the provenance.
     dtype, compression
-        As for `SliceWriter`. A compressed file is packed at the end, out of the plain part.
+        Storage as for `SliceWriter`. A compressed file is packed at the end, out of the plain part.
     overwrite
         Whether an existing file, or the part of another job, may be replaced.
 
@@ -143,7 +145,7 @@ class ResumableWriter:
         return np.frombuffer(data[: whole * self._slice_bytes], self.dtype).reshape(whole, side, side)
 
     def append(self, slices: np.ndarray) -> None:
-        """Add slices behind those already there.
+        """Add slices after those already there.
 
         Parameters
         ----------
@@ -156,8 +158,8 @@ class ResumableWriter:
             If a value cannot be stored or the disk is full.
         """
         if self._is_appending:
-            # Slices behind one that failed would come into its place.
-            raise RuntimeError(f"{self.path}: slices cannot be added behind some that failed")
+            # Slices after one that failed would come into its place.
+            raise RuntimeError(f"{self.path}: slices cannot be added after some that failed")
         self._is_appending = True
         stored = as_stored(slices, self.dtype, self.path)
         start, stop = self.n_done, self.n_done + len(stored)
@@ -168,7 +170,7 @@ class ResumableWriter:
         except OSError as error:
             raise UserError(
                 f"{self.path}: writing slices {start}:{stop} failed ({os_reason(error)}); "
-                f"{start} slices are kept: make room and run the same command again to go on"
+                f"{start} slices are kept: make room and run the same command again to continue"
             ) from None
         self.n_done, self._is_appending = stop, False
 
@@ -186,7 +188,7 @@ class ResumableWriter:
         # HDF5 may raise either.
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"{self.path}: could not be completed ({os_reason(error)}); run the same command again to go on"
+                f"{self.path}: could not be completed ({os_reason(error)}); run the same command again to continue"
             ) from None
         finally:
             for descriptor in (self._pixels, self._sums):
@@ -232,7 +234,7 @@ class ResumableWriter:
         model = self.path.with_name(self.path.name + ".head")
         shape = (self.n_slices, self.metadata.n_pixels, self.metadata.n_pixels)
         try:
-            with h5py.File(model, "w") as file:
+            with open_file(model, "w") as file:
                 write_head(
                     file, self.metadata, n_slices=self.n_slices, provenance=self._provenance, with_checksums=True
                 )

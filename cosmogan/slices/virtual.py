@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file, parts_of, require_filters
 
 # Files that a process may have open besides the parts.
 _OTHER_FILES = 256
@@ -39,37 +40,34 @@ def allow_parts(dataset: object, path: Path) -> None:
 
 
 def missing_parts(dataset: h5py.Dataset, path: Path) -> list[str]:
-    """Return a sentence per file of a virtual data set that is not there or too short."""
-    if not dataset.is_virtual:
-        return []
+    """Return a sentence per part of a virtual data set that is not there or too short."""
     problems = []
-    for source in dataset.virtual_sources():
-        part = path if source.file_name == "." else path.parent / source.file_name
-        if source.src_space.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
-            needed = tuple(last + 1 for last in source.src_space.get_select_bounds()[1])
-        else:
-            first, last = source.vspace.get_select_bounds()
-            needed = tuple(b - a + 1 for a, b in zip(first, last, strict=True))
+    for part in parts_of(dataset, path):
         try:
-            with h5py.File(part, "r") as handle:
-                found = handle[source.dset_name].shape
+            with open_file(part.file) as handle:
+                held = handle[part.dataset]
+                require_filters(held, part.file)
+                found = held.shape
         except KeyError:
-            problems.append(f"{path}: its part {part} has no data set {source.dset_name}")
+            problems.append(f"{path}: its part {part.file} has no data set {part.dataset}")
+        except UserError as error:
+            problems.append(str(error))
         except OSError:
-            problems.append(f"{path}: its part {part} is missing or damaged; bring it back or write the slices again")
+            problems.append(
+                f"{path}: its part {part.file} is missing or damaged; bring it back or write the slices again"
+            )
         else:
-            if len(found) != len(needed) or any(have < want for have, want in zip(found, needed, strict=True)):
+            if expected := part.shape_problem(found):
                 problems.append(
-                    f"{path}: its part {part} holds {source.dset_name} of shape {found}; expected {needed}. "
+                    f"{path}: its part {part.file} holds {part.dataset} of shape {found}; expected {expected}. "
                     "Bring the right one back or write the slices again"
                 )
     return problems
 
 
-def part_of(dataset: h5py.Dataset, number: int) -> str | None:
+def part_of(dataset: h5py.Dataset, path: Path, number: int) -> str | None:
     """Return the file that holds a slice of a virtual data set; None for another data set."""
-    for source in dataset.virtual_sources() if dataset.is_virtual else ():
-        first, last = source.vspace.get_select_bounds()
-        if first[0] <= number <= last[0]:
-            return str(source.file_name)
+    for part in parts_of(dataset, path):
+        if part.first[0] <= number <= part.last[0]:
+            return part.file.name if part.file.parent == path.absolute().parent else str(part.file)
     return None

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file
 from cosmogan.slices.layout import (
     AXIS_NOT_APPLICABLE,
     CHECKSUM_SIZE,
@@ -24,11 +25,11 @@ from cosmogan.slices.layout import (
     FORMAT_VERSION,
     LABELS,
     checksums,
-    os_reason,
     value_problem,
 )
 from cosmogan.slices.metadata import SliceMetadata
 from cosmogan.slices.reader import SliceSet
+from cosmogan.text import os_reason
 from cosmogan.units import RODRIGUEZ2018
 
 
@@ -43,7 +44,7 @@ class SliceWriter:
     path
         File to write.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     n_slices
         Total number, if known: the images are then stored contiguously and a writer that delivers another number
         fails. Otherwise one slice per chunk.
@@ -93,7 +94,7 @@ class SliceWriter:
         require_absent(self.path, overwrite=overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self.partial, "w")
+            self._file = open_file(self.partial, "w")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({os_reason(error)})") from None
         write_head(
@@ -119,7 +120,7 @@ class SliceWriter:
         position: float | np.ndarray = math.nan,
         conditions: Mapping[str, float | np.ndarray] | None = None,
     ) -> None:
-        """Add slices behind those already written.
+        """Add slices after those already written.
 
         Parameters
         ----------
@@ -159,6 +160,19 @@ class SliceWriter:
         except OSError as error:
             raise UserError(f"{self.path}: writing slices {start}:{stop} failed ({os_reason(error)})") from None
         self.n_written = stop
+
+    def record(self, **provenance: Any) -> None:
+        """Add to the provenance what is known only after reading.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        try:
+            self._file["provenance"].attrs.update(provenance)
+        except OSError as error:
+            raise UserError(f"{self.path}: writing the provenance failed ({os_reason(error)})") from None
 
     def _checked(self, conditions: Mapping[str, float | np.ndarray]) -> dict[str, float | np.ndarray]:
         """Return the conditions of some slices by the place of their data sets."""
@@ -244,6 +258,8 @@ def write_head(
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "box_size_units": "Mpc/h"}
     values = asdict(metadata)
     cosmology = values.pop("cosmology")
+    # As a number: others' tools (netCDF4, xarray) cannot write the truth values of HDF5 back.
+    values["periodic"] = np.uint8(values["periodic"])
     file.attrs.update(attributes | {name: value for name, value in values.items() if value is not None})
     file.create_group("cosmology").attrs.update({k: v for k, v in cosmology.items() if v is not None})
     file.create_group("provenance").attrs.update(dict(provenance))
@@ -306,7 +322,7 @@ def write_example(
     quantity
         ``"density"`` or ``"counts"`` (of mean 8).
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------

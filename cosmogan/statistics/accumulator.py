@@ -94,53 +94,6 @@ class Accumulator:
         if len(self._products) > _MAX_PRODUCTS:
             self._products = {None: np.sum(list(self._products.values()), axis=0)}
 
-    def merge(self, other: Accumulator) -> None:
-        """Add what another accumulator holds, such as one shard of a file.
-
-        Raises
-        ------
-        ValueError
-            If the other one has another number of bins.
-        """
-        if other.n_bins != self.n_bins:
-            raise ValueError(f"other: expected {self.n_bins} bins, got {other.n_bins}")
-        for label, count in other._counts.items():
-            self._sums[label] = self._sums.get(label, 0.0) + other._sums[label]
-            self._counts[label] = self._counts.get(label, 0) + count
-        for product_label, products in other._products.items():
-            self._add_products(product_label, products)
-
-    def all_reduce(self, device: torch.device | str = "cpu") -> None:
-        """Replace the sums by those over all processes; does nothing where torch.distributed is not in use.
-
-        Parameters
-        ----------
-        device
-            Where the collective runs: ``"cpu"`` for gloo, the process's GPU for NCCL.
-        """
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        n_processes = torch.distributed.get_world_size()
-        held: list[tuple[list[int], list[int | None]]] = [([], [])] * n_processes
-        torch.distributed.all_gather_object(held, (list(self._counts), list(self._products)))
-        labels = sorted(set().union(*(counts for counts, _ in held)))
-        product_labels = [label for label in (*labels, None) if any(label in products for _, products in held)]
-        nothing = np.zeros(self.n_bins), np.zeros((self.n_bins, self.n_bins))
-        flat = [np.append(self._sums.get(label, nothing[0]), self._counts.get(label, 0)) for label in labels]
-        flat += [np.ravel(self._products.get(label, nothing[1])) for label in product_labels]
-        total = torch.from_numpy(np.concatenate([*flat, np.zeros(0)])).to(device)
-        torch.distributed.all_reduce(total, op=torch.distributed.ReduceOp.SUM)
-        reduced = total.cpu().numpy()
-        split = len(labels) * (self.n_bins + 1)
-        rows = reduced[:split].reshape(len(labels), self.n_bins + 1)
-        blocks = reduced[split:].reshape(len(product_labels), self.n_bins, self.n_bins)
-        self._sums = {label: row[:-1].copy() for label, row in zip(labels, rows, strict=True)}
-        self._counts = {label: round(row[-1]) for label, row in zip(labels, rows, strict=True)}
-        self._products = {}
-        # The common sum first, so that the others join it.
-        for label, block in reversed(list(zip(product_labels, blocks, strict=True))):
-            self._add_products(label, block)
-
     def disjoint_covariances(
         self, n_first: int, n_second: int, *, seed: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -186,11 +139,6 @@ class Accumulator:
         sums, counts = self._stacked()
         return sums.sum(0) / counts.sum()
 
-    def realisation_means(self) -> np.ndarray:
-        """Return the mean of each realisation, shape ``(n_realisations, n_bins)``, by label."""
-        sums, counts = self._stacked()
-        return sums / counts[:, None]
-
     def covariance(self) -> np.ndarray:
         """Return the covariance between bins over all slices, shape ``(n_bins, n_bins)``; NaN with a single slice."""
         sums, counts = self._stacked()
@@ -210,7 +158,7 @@ class Accumulator:
         n_samples
             Number of draws.
         seed
-            Of the draws.
+            Seed of the draws.
         """
         sums, counts = self._stacked()
         rng = np.random.default_rng(seed)
@@ -259,7 +207,7 @@ class Accumulator:
         n_first, n_second
             Realisations in either set.
         seed
-            Of the draws where not all pairs are made.
+            Seed of the draws where not all pairs are made.
 
         Returns
         -------
@@ -287,7 +235,7 @@ class Accumulator:
         n_realisations
             Size of the set whose mean is drawn; need not be the number held.
         seed
-            Of the draws.
+            Seed of the draws.
 
         Raises
         ------

@@ -14,9 +14,9 @@ from cosmogan.slices import SliceMetadata
 class AbstractStatistic(ABC):
     """A vector of numbers per slice, one per bin.
 
-    A statistic is one file with one subclass that gives `edges` and `per_slice`. Mean, covariance, bootstrap over
-    realisations, merging of shards and the sum over processes come from `cosmogan.statistics.accumulator`; the
-    comparison of two files, figure and report row from `cosmogan.validation`. The other methods have defaults.
+    A statistic is one file with one subclass that gives `edges` and `per_slice`, and its line in `listed.py`. Mean,
+    covariance and bootstrap over realisations come from `cosmogan.statistics.accumulator`; the comparison of two files,
+    figure and report row from `cosmogan.validation`. The other methods have defaults.
 
     Attributes
     ----------
@@ -32,6 +32,13 @@ class AbstractStatistic(ABC):
         Whether bins have no order, such as pairs of scales: drawn as points, not as a line.
     correlated
         Whether correlations and variance between slices are compared as well as the means.
+    threshold
+        Relative difference of the means that is always allowed; 0 for none.
+    smallest_side
+        Least pixels along a side that the statistic needs.
+    family, family_title
+        Name and heading of the statistics that closeness takes as one, such as all shapes of triangles; None for one
+        that stands alone.
     """
 
     name: ClassVar[str]
@@ -44,6 +51,14 @@ class AbstractStatistic(ABC):
     log_y: ClassVar[bool] = True
     discrete: ClassVar[bool] = False
     correlated: ClassVar[bool] = False
+    threshold: ClassVar[float] = 0.0
+    smallest_side: ClassVar[int] = 4
+    family: ClassVar[str | None] = None
+    family_title: ClassVar[str] = ""
+
+    def applies(self, metadata: SliceMetadata) -> bool:
+        """Return whether the statistic says something about such slices."""
+        return metadata.n_pixels >= self.smallest_side
 
     @abstractmethod
     def edges(self, metadata: SliceMetadata) -> np.ndarray:
@@ -83,6 +98,20 @@ class AbstractStatistic(ABC):
     def judged_text(self) -> str:
         """Return in words which bins enter the summary numbers."""
         return "all bins"
+
+    def counted(self, reference: np.ndarray, judged: np.ndarray, *, n_slices: int) -> tuple[np.ndarray, str]:
+        """Return which bins hold enough for their largest difference to mean something, and the same in words.
+
+        Parameters
+        ----------
+        reference
+            Mean of the simulation, shape ``(n_bins,)``.
+        judged
+            What `judged` says of it.
+        n_slices
+            Slices of the simulation.
+        """
+        return judged, self.judged_text()
 
     def distances(self, mocks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         """Return named numbers, units in the name, that compare two means of shape ``(n_bins,)``: 0 for equal ones."""

@@ -138,6 +138,9 @@ class AbstractBispectrum(AbstractStatistic):
     x_label: ClassVar[str] = "$k$"
     x_units: ClassVar[str] = "h/Mpc"
     y_units: ClassVar[str] = "(Mpc/h)^4"
+    smallest_side: ClassVar[int] = SMALLEST_SIDE
+    family: ClassVar[str | None] = "bispectrum"
+    family_title: ClassVar[str] = "Bispectrum"
 
     @abstractmethod
     def rings(self, n_pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +173,7 @@ class EquilateralBispectrum(AbstractBispectrum):
     """Bispectrum B(k, k, k)."""
 
     name: ClassVar[str] = "bispectrum_equilateral"
+    threshold: ClassVar[float] = 0.10
     title: ClassVar[str] = "Bispectrum, equilateral"
     y_label: ClassVar[str] = "$B(k, k, k)$"
 
@@ -184,6 +188,7 @@ class IsoscelesBispectrum(AbstractBispectrum):
     """Bispectrum B(k, k, k/2): how strongly a wave modulates those half as long."""
 
     name: ClassVar[str] = "bispectrum_isosceles"
+    threshold: ClassVar[float] = 0.10
     title: ClassVar[str] = "Bispectrum, isosceles"
     y_label: ClassVar[str] = "$B(k, k, k/2)$"
 

@@ -13,6 +13,20 @@ from cosmogan.statistics.power_spectrum import PowerSpectrum, RadialBins, power_
 # Pixels of either half of the pairs handled at a time: 32 pairs of 256 x 256.
 _PIXELS_AT_A_TIME = 2**21
 
+# Independent slices have no coherence; a generator that draws from twenty templates has this much.
+_ALIKE, _SURE = 0.05, 4.0
+
+
+def are_alike(coherence: float, error: float) -> bool:
+    """Return whether different slices of a set are too coherent to be independent: 5%, and four standard errors.
+
+    Parameters
+    ----------
+    coherence, error
+        Cross power over power of different slices beyond what is expected, and its standard error.
+    """
+    return coherence > _ALIKE and coherence > _SURE * error
+
 
 def cross_power_spectrum(
     first: torch.Tensor, second: torch.Tensor, box_size: float, *, bins: RadialBins | None = None
@@ -94,7 +108,7 @@ def measure_pairs(reader: SliceReader, statistic: PowerSpectrum, *, device: torc
     statistic
         Knows the rings.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.special import rel_entr
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
@@ -15,6 +16,8 @@ from cosmogan.statistics.base import AbstractStatistic
 _SPARSE = 1e-5
 # An empty bin counts as if it held this share of the pixels; far below one pixel of any set of slices.
 _EMPTY = 1e-12
+# Pixels beyond the 0.01th and the 99.99th percentile are too few for a bin to count for closeness.
+_RAREST_PIXELS = 1e-4
 # Pixels per slice of the reference above a threshold below which it is too sparse to enter the summary, as for peaks.
 _SPARSE_TAIL = 0.1
 
@@ -82,7 +85,7 @@ def kl_divergence(p: np.ndarray, q: np.ndarray) -> float:
     if p.shape != q.shape:
         raise ValueError(f"p and q: expected the same bins, got shapes {p.shape} and {q.shape}")
     held = p > 0
-    return float(np.sum(p[held] * np.log(p[held] / np.where(q > 0, q, _EMPTY)[held])))
+    return float(np.sum(rel_entr(p[held], np.where(q > 0, q, _EMPTY)[held])))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
@@ -170,6 +173,7 @@ class Histogram(AbstractStatistic):
     """
 
     name: ClassVar[str] = "histogram"
+    threshold: ClassVar[float] = 0.04
     title: ClassVar[str] = "Pixel histogram"
     x_label: ClassVar[str] = r"$1 + \delta$"
     y_label: ClassVar[str] = "share of pixels per bin"
@@ -195,6 +199,12 @@ class Histogram(AbstractStatistic):
     def judged_text(self) -> str:
         """Return in words which bins enter the summary numbers."""
         return f"bins with at least {_SPARSE:g} of the reference's pixels"
+
+    def counted(self, reference: np.ndarray, judged: np.ndarray, *, n_slices: int) -> tuple[np.ndarray, str]:
+        """Return the bins that hold a pixel from the 0.01th to the 99.99th percentile of the simulation."""
+        below = np.concatenate([[0.0], np.cumsum(reference)])
+        inside = (below[1:] > _RAREST_PIXELS) & (below[:-1] < 1 - _RAREST_PIXELS) & (reference > 0)
+        return inside, f"percentiles {100 * _RAREST_PIXELS:g} to {100 - 100 * _RAREST_PIXELS:g}"
 
     def distances(self, mocks: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         """Return distances between two mean histograms; the units stand in their names."""
@@ -222,6 +232,8 @@ class Tail(AbstractStatistic):
     """
 
     name: ClassVar[str] = "tail"
+    # Of rare pixels, down to some hundred of them.
+    threshold: ClassVar[float] = 0.10
     title: ClassVar[str] = "Cumulative tail"
     x_label: ClassVar[str] = r"threshold $1 + \delta$"
     y_label: ClassVar[str] = "share of pixels above"

@@ -51,7 +51,7 @@ def measure(
     statistics
         What to measure; their names must differ.
     device
-        Where to compute.
+        Device to compute on.
 
     Raises
     ------

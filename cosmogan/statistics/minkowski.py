@@ -122,28 +122,6 @@ def _functionals(fields: torch.Tensor, thresholds: tuple[float, ...]) -> torch.T
     return minkowski_functionals(fields, torch.tensor(thresholds, dtype=torch.float64, device=fields.device))
 
 
-class Area(AbstractMinkowski):
-    """Share of the area above a density: the histogram, summed from above.
-
-    Parameters
-    ----------
-    low, high, per_decade
-        As for `AbstractMinkowski`.
-    """
-
-    name: ClassVar[str] = "area"
-    title: ClassVar[str] = "Area above threshold"
-    y_label: ClassVar[str] = "share of the area"
-    log_y: ClassVar[bool] = True
-    order: ClassVar[int] = 0
-    # Never negative: a hundredth is still thousands of pixels of a set of slices.
-    close_to_zero: ClassVar[float] = 0.01
-
-    def unit(self, metadata: SliceMetadata) -> float:
-        """Return 1: the area is a share."""
-        return 1.0
-
-
 class BoundaryLength(AbstractMinkowski):
     """Length of the boundary of the regions above a density, per area.
 
@@ -157,6 +135,7 @@ class BoundaryLength(AbstractMinkowski):
     """
 
     name: ClassVar[str] = "boundary_length"
+    threshold: ClassVar[float] = 0.03
     title: ClassVar[str] = "Boundary length"
     y_label: ClassVar[str] = "boundary per area"
     y_units: ClassVar[str] = "h/Mpc"
@@ -180,6 +159,7 @@ class EulerCharacteristic(AbstractMinkowski):
     """
 
     name: ClassVar[str] = "euler_characteristic"
+    threshold: ClassVar[float] = 0.05
     title: ClassVar[str] = "Euler characteristic"
     y_label: ClassVar[str] = "regions - holes per slice"
     order: ClassVar[int] = 2

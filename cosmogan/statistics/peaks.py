@@ -14,10 +14,11 @@ from cosmogan.statistics.base import AbstractStatistic
 
 # Window of the maximum filter, as in Rodriguez et al. 2018 (arXiv:1801.09070).
 _WINDOW = 5
-SMALLEST_SIDE = _WINDOW
 # Of the Gaussian applied, in pixels, from which minima are voids rather than pixels without a particle.
-LEAST_SMOOTHING_OF_VOIDS = 1.0
+_LEAST_SMOOTHING_OF_VOIDS = 1.0
 # Peaks or voids per slice in the reference below which a bin is too sparse to enter the summary.
+# Extrema that a bin must hold in all of the simulation to count for closeness.
+_LEAST_EXTREMA = 500
 _SPARSE = 0.1
 
 
@@ -75,6 +76,7 @@ class AbstractExtrema(AbstractStatistic):
     """
 
     x_label: ClassVar[str] = r"height $1 + \delta$"
+    smallest_side: ClassVar[int] = _WINDOW
 
     def __init__(self, *, low: float, high: float, per_decade: int) -> None:
         n_bins = round(np.log10(high / low) * per_decade)
@@ -105,6 +107,10 @@ class AbstractExtrema(AbstractStatistic):
         """Return in words which bins enter the summary numbers."""
         return f"bins with at least {_SPARSE:g} {self.name} per slice"
 
+    def counted(self, reference: np.ndarray, judged: np.ndarray, *, n_slices: int) -> tuple[np.ndarray, str]:
+        """Return the bins with 500 extrema in the simulation: these scatter by 4.5% at least."""
+        return reference * n_slices >= _LEAST_EXTREMA, f"bins with at least {_LEAST_EXTREMA} {self.name}"
+
 
 class Peaks(AbstractExtrema):
     """Number of local maxima per slice against their height 1 + delta.
@@ -116,6 +122,7 @@ class Peaks(AbstractExtrema):
     """
 
     name: ClassVar[str] = "peaks"
+    threshold: ClassVar[float] = 0.05
     title: ClassVar[str] = "Peaks by height"
     y_label: ClassVar[str] = "peaks per slice"
 
@@ -130,7 +137,7 @@ class Peaks(AbstractExtrema):
 class Voids(AbstractExtrema):
     """Number of local minima per slice against their depth, the density 1 + delta at the minimum.
 
-    For smooth fields: `LEAST_SMOOTHING_OF_VOIDS`. Of the minima of bare counts (2 per pixel, 256 x 256 pixels of 70
+    For fields smoothed by a pixel or more. Of the minima of bare counts (2 per pixel, 256 x 256 pixels of 70
     Mpc/h) nine in ten have an equal neighbour: most are plateaus of empty pixels larger than the window, counted as
     often as their shape along the rows has it. After smoothing by half a pixel 8% have, and two minima in three lie
     below ``low``; by one pixel 0.2% and one in ten.
@@ -142,11 +149,16 @@ class Voids(AbstractExtrema):
     """
 
     name: ClassVar[str] = "voids"
+    threshold: ClassVar[float] = 0.05
     title: ClassVar[str] = "Voids by depth"
     y_label: ClassVar[str] = "voids per slice"
 
     def __init__(self, *, low: float = 1e-2, high: float = 10.0, per_decade: int = 5) -> None:
         super().__init__(low=low, high=high, per_decade=per_decade)
+
+    def applies(self, metadata: SliceMetadata) -> bool:
+        """Return whether slices are smooth enough for their minima to be no ties."""
+        return super().applies(metadata) and metadata.smoothing >= _LEAST_SMOOTHING_OF_VOIDS
 
     def find(self, fields: torch.Tensor) -> torch.Tensor:
         """Mark the voids: the peaks of the field turned over."""

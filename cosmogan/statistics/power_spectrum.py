@@ -72,13 +72,6 @@ class RadialBins:
         """Return the k of each ring in h/Mpc, shape ``(n_bins,)``, for a box of side ``box_size`` in Mpc/h."""
         return self.centres * fundamental_wavenumber(box_size)
 
-    def gaussian_variance(self, power: torch.Tensor) -> torch.Tensor:
-        """Return the variance of one slice's P(k) if the field is Gaussian with the given power, shape ``(n_bins,)``.
-
-        ``2 P^2 / n_plane``: the scatter of nonlinear slices is several times larger, so this is a lower limit.
-        """
-        return 2 * power**2 / self.n_plane
-
     def to(self, device: torch.device | str) -> RadialBins:
         """Return the same bins with their tensors on another device."""
         moved: dict[str, Any] = {
@@ -280,6 +273,7 @@ class PowerSpectrum(AbstractStatistic):
     """
 
     name: ClassVar[str] = "power_spectrum"
+    threshold: ClassVar[float] = 0.03
     title: ClassVar[str] = "Power spectrum P(k)"
     x_label: ClassVar[str] = "$k$"
     x_units: ClassVar[str] = "h/Mpc"

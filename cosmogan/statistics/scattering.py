@@ -202,6 +202,8 @@ class AbstractScattering(AbstractStatistic):
     constant has to be chosen. For what the densest pixels do, see `Tail`.
     """
 
+    smallest_side: ClassVar[int] = SMALLEST_SIDE
+
     def per_slice(self, fields: torch.Tensor, metadata: SliceMetadata) -> torch.Tensor:
         """Return the coefficients of each slice; see `scattering`."""
         return self.choose(_of_density(fields), metadata)
@@ -220,6 +222,7 @@ class ScatteringFirst(AbstractScattering):
     """Scattering coefficients of first order: strength of ln(1 + density) by scale, against the wavelets' central k."""
 
     name: ClassVar[str] = "scattering_first"
+    threshold: ClassVar[float] = 0.03
     title: ClassVar[str] = "Scattering, first order"
     x_label: ClassVar[str] = "$k$"
     x_units: ClassVar[str] = "h/Mpc"
@@ -251,6 +254,7 @@ class AbstractPairs(AbstractScattering):
 
     x_label: ClassVar[str] = "scales $j_1.j_2$, wavelength $2^{j + 1}$ pixels"
     discrete: ClassVar[bool] = True
+    smallest_side: ClassVar[int] = SMALLEST_SIDE_OF_PAIRS
     log_x: ClassVar[bool] = False
     log_y: ClassVar[bool] = False
 
@@ -281,6 +285,7 @@ class ScatteringSecond(AbstractPairs):
     """
 
     name: ClassVar[str] = "scattering_second"
+    threshold: ClassVar[float] = 0.03
     title: ClassVar[str] = "Scattering, second order"
     y_label: ClassVar[str] = "$s_2(j_1, j_2) / s_1(j_1)$"
 
@@ -298,6 +303,7 @@ class ScatteringElongation(AbstractPairs):
     """
 
     name: ClassVar[str] = "scattering_elongation"
+    threshold: ClassVar[float] = 0.03
     title: ClassVar[str] = "Scattering, elongation"
     y_label: ClassVar[str] = r"$s_2^{\parallel} / s_2^{\perp}$"
 

@@ -151,7 +151,7 @@ def draw_pairs(n_slices: int, n_pairs: int, allowed: np.ndarray, *, seed: int) -
     allowed
         Which pairs may be drawn, bool, shape ``(n_slices, n_slices)``, symmetric.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------

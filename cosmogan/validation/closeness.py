@@ -8,15 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosmogan.statistics.bispectrum import AbstractBispectrum
-from cosmogan.statistics.histogram import Histogram
-from cosmogan.statistics.peaks import AbstractExtrema
 from cosmogan.validation.comparison import StatisticComparison
 
-# Pixels beyond the 0.01th and the 99.99th percentile are too few for a bin of the histogram.
-_RAREST_PIXELS = 1e-4
-# Peaks of a bin scatter by 4.5% at least if there are as many.
-_LEAST_EXTREMA = 500
 _SIGMAS = 2.0
 
 
@@ -27,7 +20,7 @@ class Closeness:
     Parameters
     ----------
     name, title
-        Of the statistic; ``"bispectrum"`` for all of its configurations together.
+        Of the statistic; that of the family, such as ``"bispectrum"``, where several count as one.
     bins
         Which bins count, in words.
     n_bins
@@ -58,7 +51,7 @@ class Closeness:
 
 
 def closeness(entries: Sequence[StatisticComparison], *, n_slices: int) -> dict[str, Closeness]:
-    """Return the closeness of each statistic by name; the bispectra of all triangles count as one.
+    """Return the closeness of each statistic by name; those of one family count as one.
 
     Parameters
     ----------
@@ -69,36 +62,13 @@ def closeness(entries: Sequence[StatisticComparison], *, n_slices: int) -> dict[
     """
     groups: dict[str, list[StatisticComparison]] = {}
     for entry in entries:
-        of_triangles = isinstance(entry.statistic, AbstractBispectrum)
-        groups.setdefault("bispectrum" if of_triangles else entry.statistic.name, []).append(entry)
+        groups.setdefault(entry.statistic.family or entry.statistic.name, []).append(entry)
     return {name: _joined(name, members, n_slices) for name, members in groups.items()}
 
 
-def counted_bins(entry: StatisticComparison, *, n_slices: int) -> tuple[np.ndarray, str]:
-    """Return which bins count, bool of shape ``(n_bins,)``, and the same in words.
-
-    Of the histogram the bins that hold a pixel from the 0.01th to the 99.99th percentile of the simulation, of peaks
-    and voids those with 500 of them in the simulation, of other statistics the judged ones.
-
-    Parameters
-    ----------
-    entry
-        Mocks against a simulation.
-    n_slices
-        Of the simulation.
-    """
-    statistic, shares = entry.statistic, entry.reference
-    if isinstance(statistic, Histogram):
-        below = np.concatenate([[0.0], np.cumsum(shares)])
-        counted = (below[1:] > _RAREST_PIXELS) & (below[:-1] < 1 - _RAREST_PIXELS) & (shares > 0)
-        return counted, f"percentiles {100 * _RAREST_PIXELS:g} to {100 - 100 * _RAREST_PIXELS:g}"
-    if isinstance(statistic, AbstractExtrema):
-        return shares * n_slices >= _LEAST_EXTREMA, f"bins with at least {_LEAST_EXTREMA} {statistic.name}"
-    return entry.judged, statistic.judged_text()
-
-
 def _joined(name: str, entries: Sequence[StatisticComparison], n_slices: int) -> Closeness:
-    counted = [counted_bins(entry, n_slices=n_slices)[0] for entry in entries]
+    found = [entry.statistic.counted(entry.reference, entry.judged, n_slices=n_slices) for entry in entries]
+    counted, words = [bins for bins, _ in found], found[0][1]
     size = np.concatenate([np.abs(entry.ratio)[bins] for entry, bins in zip(entries, counted, strict=True)])
     # Mocks that are not finite where the simulation is are infinitely wrong, never absent.
     size = np.where(np.isnan(size), np.inf, size)
@@ -112,8 +82,8 @@ def _joined(name: str, entries: Sequence[StatisticComparison], n_slices: int) ->
     known = len(sigmas) > 0 and all(entry.reference_error_from != "slices" for entry in entries)
     return Closeness(
         name=name,
-        title="Bispectrum" if name == "bispectrum" else entries[0].statistic.title,
-        bins=counted_bins(entries[0], n_slices=n_slices)[1],
+        title=entries[0].statistic.family_title or entries[0].statistic.title,
+        bins=words,
         n_bins=len(size),
         median=float(np.median(size)) if len(size) else math.nan,
         maximum=float(size.max()) if len(size) else math.nan,

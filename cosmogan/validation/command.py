@@ -54,13 +54,13 @@ def validate(
     bootstrap
         Draws of realisations for the errors.
     seed
-        Of these draws and of the slices shown.
+        Seed of these draws and of the slices shown.
     strict
         Exit with code 1 unless everything passes.
     overwrite
         Replace an earlier report.
     device
-        Where to compute, such as ``cpu`` or ``cuda``.
+        Device to compute on: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
 
     Returns
     -------
@@ -71,15 +71,15 @@ def validate(
     UserError
         If the files do not belong together, cannot be compared, or ``out`` may not be written.
     """
-    from cosmogan.devices import require_device
+    from cosmogan.machine.devices import choose_device
     from cosmogan.validation.compare import compare_candidates
-    from cosmogan.validation.report import require_report_folder, write_report
-    from cosmogan.validation.table import format_table
+    from cosmogan.validation.report.report import require_report_folder, write_report
+    from cosmogan.validation.report.table import format_table
     from cosmogan.validation.thresholds import load_thresholds
     from cosmogan.validation.verdict import judge_all, worst_outcome
 
     asked = load_thresholds(thresholds)
-    require_device(device)
+    target = choose_device(device)
     # Before the work, not after it.
     require_report_folder(out, overwrite=overwrite)
     boxes = _boxes(files or [], mocks or [], reference or [])
@@ -99,7 +99,7 @@ def validate(
             paired=paired,
             n_bootstrap=bootstrap,
             seed=seed,
-            device=device,
+            device=target,
         )
     ]
     page = write_report(comparisons, out, asked, overwrite=overwrite)

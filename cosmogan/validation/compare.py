@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,36 +11,25 @@ import numpy as np
 import torch
 
 from cosmogan.errors import UserError
+from cosmogan.files import file_sha256
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
-from cosmogan.statistics.bispectrum import SMALLEST_SIDE as SMALLEST_SIDE_OF_TRIANGLES
-from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispectrum
 from cosmogan.statistics.copies import SMALLEST_SIDE as SMALLEST_SIDE_OF_COPIES
 from cosmogan.statistics.cross_spectrum import measure_pairs
-from cosmogan.statistics.histogram import Histogram, Tail
+from cosmogan.statistics.listed import default_statistics
 from cosmogan.statistics.measurement import Measurement, measure
-from cosmogan.statistics.minkowski import BoundaryLength, EulerCharacteristic
-from cosmogan.statistics.peaks import LEAST_SMOOTHING_OF_VOIDS, Peaks, Voids
-from cosmogan.statistics.peaks import SMALLEST_SIDE as SMALLEST_SIDE_OF_PEAKS
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.statistics.scattering import SMALLEST_SIDE as SMALLEST_SIDE_OF_SCATTERING
-from cosmogan.statistics.scattering import (
-    SMALLEST_SIDE_OF_PAIRS,
-    ScatteringElongation,
-    ScatteringFirst,
-    ScatteringSecond,
-)
 from cosmogan.statistics.similarity import SMALLEST_SIDE as SMALLEST_SIDE_OF_SIMILARITY
-from cosmogan.validation.coherence import compare_coherence
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
-from cosmogan.validation.copies import compare_copies
-from cosmogan.validation.diversity import compare_diversity
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_training
-from cosmogan.validation.partners import compare_partners
 from cosmogan.validation.score import SampleComparison
-from cosmogan.validation.two_sample import compare_two_sample
+from cosmogan.validation.sets.coherence import compare_coherence
+from cosmogan.validation.sets.copies import compare_copies
+from cosmogan.validation.sets.diversity import compare_diversity
+from cosmogan.validation.sets.partners import compare_partners
+from cosmogan.validation.sets.two_sample import compare_two_sample
 
 # Both the search for copies and the similarity of pairs need this many pixels along a side.
 SMALLEST_SIDE_OF_SETS = max(SMALLEST_SIDE_OF_COPIES, SMALLEST_SIDE_OF_SIMILARITY)
@@ -119,9 +107,9 @@ def compare_candidates(
     n_bootstrap
         Draws of realisations for the errors.
     seed
-        Of the draws and of the slices shown.
+        Seed of the draws and of the slices shown.
     device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------
@@ -170,9 +158,7 @@ def compare_candidates(
                 device=device,
             )
             if two_sample:
-                # The floor belongs to the reference alone.
-                same = comparisons[0].samples[-1].scores[0].floor if comparisons else None
-                tested = compare_two_sample(reader, simulation, seed=seed, device=device, floor=same)
+                tested = compare_two_sample(reader, simulation, seed=seed, device=device)
                 comparison = replace(comparison, samples=(*comparison.samples, tested))
             comparisons.append(comparison)
         return tuple(comparisons)
@@ -269,28 +255,6 @@ def _compare(
     )
 
 
-def default_statistics(metadata: SliceMetadata) -> tuple[AbstractStatistic, ...]:
-    """Return what every report holds, cheap and meaningful for counts and densities alike.
-
-    Power spectrum, histogram and its tail, boundary length, Euler characteristic and, where slices are large enough for
-    any, peaks, voids, bispectra and scattering coefficients. Not `Area`, which is the histogram again, nor `Voids` of
-    slices that were not smoothed, where most minima are ties.
-    """
-    n = metadata.n_pixels
-    return (
-        PowerSpectrum(),
-        Histogram(),
-        Tail(),
-        *((Peaks(),) if n >= SMALLEST_SIDE_OF_PEAKS else ()),
-        *((Voids(),) if n >= SMALLEST_SIDE_OF_PEAKS and metadata.smoothing >= LEAST_SMOOTHING_OF_VOIDS else ()),
-        BoundaryLength(),
-        EulerCharacteristic(),
-        *((EquilateralBispectrum(), IsoscelesBispectrum()) if n >= SMALLEST_SIDE_OF_TRIANGLES else ()),
-        *((ScatteringFirst(),) if n >= SMALLEST_SIDE_OF_SCATTERING else ()),
-        *((ScatteringSecond(), ScatteringElongation()) if n >= SMALLEST_SIDE_OF_PAIRS else ()),
-    )
-
-
 def differences(one: SliceReader, other: SliceReader) -> list[str]:
     """Return in words what keeps two slice files from being compared, such as another box size; nothing if nothing.
 
@@ -334,12 +298,10 @@ def _measure(reader: SliceReader, statistics: Sequence[AbstractStatistic], devic
 
 
 def _input_file(reader: SliceReader, measured: Measurement) -> InputFile:
-    with reader.path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return InputFile(
         path=str(reader.path),
         n_bytes=reader.path.stat().st_size,
-        sha256=digest,
+        sha256=file_sha256(reader.path),
         metadata=reader.metadata,
         n_slices=reader.n_slices,
         n_realisations=len(np.unique(reader.realisation)),

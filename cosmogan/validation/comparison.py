@@ -10,9 +10,9 @@ import numpy as np
 
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.base import AbstractStatistic
-from cosmogan.validation.coherence import CoherenceComparison
-from cosmogan.validation.correlation import CorrelationComparison
 from cosmogan.validation.score import SampleComparison, Score
+from cosmogan.validation.sets.coherence import CoherenceComparison
+from cosmogan.validation.sets.correlation import CorrelationComparison
 from cosmogan.validation.summary import Summary
 
 

@@ -10,8 +10,8 @@ from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.validation.comparison import StatisticComparison
-from cosmogan.validation.correlation import compare_correlations
 from cosmogan.validation.scatter import scatter_of_mean, small_number_factor
+from cosmogan.validation.sets.correlation import compare_correlations
 from cosmogan.validation.summary import rms_summary, split_in_thirds, summarise
 
 

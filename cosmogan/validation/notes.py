@@ -65,14 +65,13 @@ def notes_on_files(
                 f"The mean of 1 + delta over the {name} is {file.mean_density:.3g}; expected 1 within "
                 f"{_MEAN_TOLERANCE:.0%} for slices that sample the box."
             )
-        if "not_trustworthy" in file.provenance:
-            notes.append(
-                f"The file of the {name} says of itself: {str(file.provenance['not_trustworthy']).rstrip('.')}."
-            )
+        notes += _doubts(name, file)
         if not file.metadata.periodic:
             notes.append(
                 f"Slices of the {name} are cut from a larger box and not periodic: P(k) is biased by some percent."
             )
+    if floor is not None:
+        notes += _doubts("floor", floor)
     if mocks.metadata.assignment != reference.metadata.assignment:
         notes.append(
             f"Mass assignment differs: {mocks.metadata.assignment} for the mocks, {reference.metadata.assignment} for "
@@ -83,6 +82,12 @@ def notes_on_files(
         if not math.isclose(ours[name], theirs[name], rel_tol=1e-6):
             notes.append(f"{name} differs: {ours[name]:g} for the mocks, {theirs[name]:g} for the reference.")
     return tuple(notes)
+
+
+def _doubts(name: str, file: InputFile) -> list[str]:
+    """Return what a file says against itself, such as that a part of its box is empty."""
+    doubt = file.provenance.get("not_trustworthy")
+    return [f"The file of the {name} says of itself: {str(doubt).rstrip('.')}."] if doubt else []
 
 
 def notes_on_coherence(entry: StatisticComparison) -> tuple[str, ...]:

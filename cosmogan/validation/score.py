@@ -56,6 +56,9 @@ class SampleComparison:
         One or two sentences under the figure: what was compared with what, how many, and how to read it.
     notes
         Sentences a reader of the numbers must know, such as which slices are copies.
+    p_value, n_orders
+        Probability of so large a score where mocks and simulation are alike, and the number of ways to give out the
+        labels of the boxes that it was counted over; None where no such test was made.
     """
 
     name: str
@@ -65,3 +68,5 @@ class SampleComparison:
     distributions: dict[str, np.ndarray] = field(default_factory=dict)
     explanation: str = ""
     notes: tuple[str, ...] = ()
+    p_value: float | None = None
+    n_orders: int | None = None

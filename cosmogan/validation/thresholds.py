@@ -12,6 +12,8 @@ from pathlib import Path
 import yaml
 
 from cosmogan.errors import UserError
+from cosmogan.settings_file import read_settings
+from cosmogan.statistics.listed import STATISTICS
 
 _SIGNIFICANCE = "significance"
 
@@ -42,7 +44,8 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
     Parameters
     ----------
     path
-        A file that replaces some of the values of ``thresholds.yaml`` beside this module; None for these.
+        A file that replaces some of those of the statistics and of ``thresholds.yaml`` beside this module; None for
+        these.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
         If the file cannot be read, names something unknown, or holds anything but numbers >= 0.
     """
     shipped = files("cosmogan.validation").joinpath("thresholds.yaml").read_text(encoding="utf-8")
-    values: dict[str, float] = yaml.safe_load(shipped)
+    values = {kind.name: kind.threshold for kind in STATISTICS} | yaml.safe_load(shipped)
     if path is not None:
         values |= _read(Path(path), known=list(values))
     significance = values.pop(_SIGNIFICANCE)
@@ -58,14 +61,7 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
 
 
 def _read(path: Path, *, known: list[str]) -> dict[str, float]:
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file of thresholds") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(held, dict):
-        raise UserError(f"{path}: expected lines such as 'power_spectrum: 0.03', found {type(held).__name__}")
+    held = read_settings(path, expected="lines such as 'power_spectrum: 0.03'")
     for name, value in held.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)

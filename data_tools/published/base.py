@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology, parse_length
-from data_tools.published.arrays import AbstractArray, Field, Index
+from data_tools.files.arrays import AbstractArray, Field, Index
 
 # What the numbers of a file may be; `docs/convert.md` says how each becomes 1 + delta.
 QUANTITIES = ("counts", "density", "delta", "mass", "scaled")
@@ -58,6 +58,8 @@ class Request:
         Name of the array in an HDF5 file or archive.
     params
         Table of parameters per simulation; ``"none"`` to go without.
+    columns
+        Names of its columns in order, such as ``"Omega_m,sigma8"``, where the table does not say them.
     assignment, periodic, smoothed
         As in the slice file, for what the file already is.
     slices_per_realisation
@@ -75,6 +77,7 @@ class Request:
     layout: str | None = None
     dataset: str | None = None
     params: str | None = None
+    columns: str | None = None
     assignment: str | None = None
     periodic: bool | None = None
     smoothed: float | None = None

@@ -8,19 +8,60 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import AbstractArray, Field, NpyArray
+from data_tools.files.arrays import AbstractArray, Field, NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cubes, stack
-from data_tools.published.tables import find_table, read_table
+from data_tools.published.tables import COSMOLOGY_NAMES, find_table, read_table
 
 _NAME = re.compile(r"(Maps|Grids)_([A-Za-z]+)_(.+)_z=(\d+(?:\.\d+)?)\.npy")
 _SETS = re.compile(r"(.*?)_?(LH|CV|1P|EX|BE|SB\d+)(?:_(\d+))?")
-_BOX = 25.0
+# Sides in Mpc/h of the boxes of each set; a name that holds L25 or L50 says it itself.
+_BOXES = dict.fromkeys(("LH", "CV", "1P", "EX", "BE", "SB5", "SB7", "SB26", "SB28"), 25.0) | {"SB35": 50.0}
+_BOX_IN_NAME = re.compile(r"(?:^|_)L(25|50)(?:n\d+)?(?:_|$)")
 # Five slabs along each of three axes cover the box three times.
 _SLABS = 5
 _MAPS_PER_SIMULATION = 3 * _SLABS
-# Shared by all simulations of the latin hypercube; Omega_m and sigma8 stand in the table.
-_COSMOLOGY = Cosmology(omega_b=0.049, h=0.6711, n_s=0.9624)
-_COLUMNS = ("Omega_m", "sigma8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
+# Of the sets whose simulations share them; what a table holds as well is the simulation's own.
+_FIXED = Cosmology(omega_b=0.049, h=0.6711, n_s=0.9624)
+_SETS_OF_FIXED = ("LH", "CV", "EX", "BE", "SB5", "SB7")
+_SIX = ("Omega_m", "sigma8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
+# By suite and number of columns, of tables as they are published without a line of names.
+_SUITES_OF_SIX = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE", "SwiftEAGLE", "Swift-EAGLE", "Magneticum")
+_COLUMNS: dict[tuple[str, int], tuple[str, ...]] = {
+    **{(suite, 6): _SIX for suite in _SUITES_OF_SIX},
+    ("Ramses", 6): ("Omega_m", "sigma8", "A_SN1", "A_SN2", "A_AGN1", "A_AGN2"),
+    ("Astrid", 7): (*_SIX, "Omega_b"),
+    # These are the simulation's own numbers, where the six above are factors of them.
+    ("IllustrisTNG", 28): (
+        "Omega_m",
+        "sigma8",
+        "WindEnergyIn1e51erg",
+        "RadioFeedbackFactor",
+        "VariableWindVelFactor",
+        "RadioFeedbackReiorientationFactor",
+        "Omega_b",
+        "h",
+        "n_s",
+        "MaxSfrTimescale",
+        "FactorForSofterEQS",
+        "IMFslope",
+        "SNII_MinMass_Msun",
+        "ThermalWindFraction",
+        "VariableWindSpecMomentum",
+        "WindFreeTravelDensFac",
+        "MinWindVel",
+        "WindEnergyReductionFactor",
+        "WindEnergyReductionMetallicity",
+        "WindEnergyReductionExponent",
+        "WindDumpFactor",
+        "SeedBlackHoleMass",
+        "BlackHoleAccretionFactor",
+        "BlackHoleEddingtonFactor",
+        "BlackHoleFeedbackFactor",
+        "BlackHoleRadiativeEfficiency",
+        "QuasarThreshold",
+        "QuasarThresholdPower",
+    ),
+}
 # Fields that are a density of something; the others (velocities, temperatures, ...) have no overdensity.
 _DENSITIES = ("Mtot", "Mcdm", "Mgas", "Mstar", "HI", "ne")
 # (Msun/h) / (Mpc/h)^3.
@@ -57,17 +98,20 @@ class CamelsFormat(AbstractFormat):
         suites = [suite, suite.replace("Nbody", "").strip("_")] if n_body else [suite]
         names = [name for one in suites for name in (f"params_{simulations}_{one}.txt", f"params_{one}.txt")]
         table = find_table(path, request.params, [path.with_name(name) for name in names])
-        columns = _COLUMNS[:2] if n_body else _COLUMNS
-        rows = [] if table is None else read_table(table, columns, n_rows=len(fields), further=not n_body)
-        cosmology = _COSMOLOGY if simulations in ("LH", "CV") else Cosmology(h=_COSMOLOGY.h)
-        box = request.length("box_size", _BOX, cosmology)
+        rows = [] if table is None else _rows(table, suites[-1], request.columns, len(fields), n_body=n_body)
+        cosmology = _FIXED if simulations in _SETS_OF_FIXED else Cosmology()
+        sized = _BOX_IN_NAME.search(suite)
+        known_box = float(sized[1]) if sized else _BOXES.get(simulations)
+        box = request.length("box_size", known_box, cosmology)
         thickness = request.length("thickness", box / _SLABS, cosmology) if kind == "Maps" else None
         realisations = tuple(
             Realisation(
                 values=values,
                 label=number,
                 conditions=rows[number] if rows else {},
-                expected_means=_expected(prefix, rows[number], box / values.shape[1], thickness) if rows else (),
+                expected_means=_expected(prefix, rows[number], cosmology, box / values.shape[1], thickness)
+                if rows
+                else (),
             )
             for number, values in enumerate(fields)
         )
@@ -105,11 +149,28 @@ def _grid_fields(array: AbstractArray) -> list[Field]:
     return cubes(array)
 
 
-def _expected(prefix: str, row: Mapping[str, float], pixel: float, thickness: float | None) -> tuple[float, ...]:
+def _rows(table: Path, suite: str, asked: str | None, n_rows: int, *, n_body: bool) -> list[dict[str, float]]:
+    suite = _BOX_IN_NAME.sub("", suite).strip("_")
+
+    def known(n_columns: int) -> tuple[str, ...] | None:
+        if n_body and n_columns == 2:
+            return _SIX[:2]
+        return _COLUMNS.get((suite, n_columns))
+
+    rows = read_table(table, known, asked=asked, n_rows=n_rows)
+    if not n_body:
+        return rows
+    return [{name: value for name, value in row.items() if name in COSMOLOGY_NAMES} for row in rows]
+
+
+def _expected(
+    prefix: str, row: Mapping[str, float], fixed: Cosmology, pixel: float, thickness: float | None
+) -> tuple[float, ...]:
     """Return the mean of total or dark matter in Msun/h per (Mpc/h)^A, per (kpc/h)^A and per pixel or voxel."""
-    omega = {"Mtot": row["Omega_m"], "Mcdm": row["Omega_m"] - (_COSMOLOGY.omega_b or 0.0)}.get(prefix)
-    if omega is None:
+    omega_m, omega_b = row.get("Omega_m"), row.get("Omega_b", fixed.omega_b)
+    if omega_m is None or prefix not in ("Mtot", "Mcdm") or (prefix == "Mcdm" and omega_b is None):
         return ()
+    omega = omega_m - (omega_b or 0.0) * (prefix == "Mcdm")
     power = 3 if thickness is None else 2
     mean = omega * _CRITICAL_DENSITY * (1.0 if thickness is None else thickness)
     return mean, mean * 1e-3**power, mean * pixel**power

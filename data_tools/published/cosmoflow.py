@@ -11,7 +11,7 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import Field, Hdf5Array, hdf5_member, open_hdf5
+from data_tools.files.arrays import Field, Hdf5Array, hdf5_member, open_hdf5
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request
 from data_tools.published.tables import check_parameters
 

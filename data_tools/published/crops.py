@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import NpyArray
+from data_tools.files.arrays import NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, stack
 from data_tools.published.cosmoflow import MEAN_COUNT, VOXEL, WHOLE_BOX
 

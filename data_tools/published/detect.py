@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import NpyArray, npz_shapes, open_hdf5, require_file
+from cosmogan.hdf5 import signature_offset
+from data_tools.files.arrays import NpyArray, npz_shapes, open_hdf5, require_file
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Request
 from data_tools.published.camels import CamelsFormat
 from data_tools.published.cosmoflow import CosmoFlowFormat
@@ -32,8 +33,9 @@ _ONLY_FOR = {
     "slices_per_realisation": ("plain",),
     "dataset": ("plain", "3dcosmo"),
     "params": ("camels", "quijote"),
+    "columns": ("camels", "quijote"),
 }
-_KINDS = {b"\x89HDF\r\n\x1a\n": "hdf5", b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
+_KINDS = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 
 
 def open_published(path: Path, format_name: str | None, request: Request) -> PublishedFile:
@@ -98,6 +100,8 @@ def look(path: Path) -> Contents:
     with open(path, "rb") as stream:
         head = stream.read(8)
     kind = next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), None)
+    if signature_offset(path) is not None:
+        kind = "hdf5"
     if kind == "npy":
         return Contents(kind="npy", shape=NpyArray(path).shape)
     if kind == "npz":

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import Hdf5Array
+from data_tools.files.arrays import Hdf5Array
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 
 _NAME = re.compile(r"n(\d+)_(\d+)Mpc_.*?_z(\d+(?:\.\d+)?)_gridpart\.h(?:df)?5")

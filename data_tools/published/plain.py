@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
-
 from cosmogan.errors import UserError
-from data_tools.published.arrays import (
+from data_tools.files.arrays import (
     AbstractArray,
     Field,
     Hdf5Array,
     NpyArray,
     NpzArray,
-    hdf5_member,
+    hdf5_shapes,
     npz_shapes,
-    open_hdf5,
 )
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube, cubes, stack
 
 # Dimensions of what can be cubes or slices: (N, N, N), (n, N, N), (n, 1, N, N), (n, N, N, N).
 _DIMENSIONS = (3, 4)
+# Arrays named in a message at most.
+_NAMED = 8
 
 
 class PlainFormat(AbstractFormat):
@@ -63,23 +63,23 @@ def _array(path: Path, contents: Contents, asked: str | None) -> AbstractArray:
     if contents.kind == "npz":
         found = [name for name, shape in npz_shapes(path).items() if len(shape) in _DIMENSIONS]
         return NpzArray(path, _single(path, found, asked))
-    with open_hdf5(path) as handle:
-        found = [
-            name
-            for name in contents.names
-            if isinstance(member := hdf5_member(handle, name), h5py.Dataset) and member.ndim in _DIMENSIONS
-        ]
-    return Hdf5Array(path, _single(path, found, asked))
+    shapes = hdf5_shapes(path)
+    found = [name for name, shape in shapes.items() if len(shape) in _DIMENSIONS]
+    others = [f"{name} {shape}" for name, shape in shapes.items() if name not in found]
+    return Hdf5Array(path, _single(path, found, asked, others))
 
 
-def _single(path: Path, found: list[str], asked: str | None) -> str:
+def _single(path: Path, found: list[str], asked: str | None, others: Sequence[str] = ()) -> str:
     if asked is not None:
         return asked
-    if len(found) != 1:
+    if not found:
+        held = ", ".join(others[:_NAMED]) or "no arrays"
         raise UserError(
-            f"{path}: holds {len(found)} arrays that may be meant ({', '.join(found) or 'none of 3 or 4 dimensions'}); "
-            "name one with --dataset"
+            f"{path}: holds no array of 3 or 4 dimensions, but {held}; expected a cube (n, n, n) or slices (m, n, n)"
         )
+    if len(found) > 1:
+        names = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        raise UserError(f"{path}: holds {len(found)} arrays that may be meant ({names}); name one with --dataset")
     return found[0]
 
 
@@ -96,9 +96,13 @@ def _layout(array: AbstractArray, asked: str | None) -> tuple[str, str]:
             f"{array.name}: has shape {shape}; expected a cube (n, n, n), cubes (m, n, n, n), or slices (m, n, n) or "
             f"(m, 1, n, n)" + ("" if asked is None else f", and {asked} as asked")
         )
+    if asked is None and len(possible) > 1:
+        raise UserError(
+            f"{array.name}: has shape {shape}, which may be {'a cube' if len(shape) == 3 else 'cubes'} or "
+            f"{shape[0]} slices; say which with --layout cubes or --layout slices"
+        )
     layout = asked or possible[0]
-    doubt = "; if these are as many slices as pixels, say --layout slices" if len(possible) > 1 and not asked else ""
-    return layout, f"shape {shape} taken for {layout}{doubt}"
+    return layout, f"shape {shape} taken for {layout}"
 
 
 def _stacks(array: AbstractArray, per_realisation: int | None) -> list[Field]:

@@ -60,7 +60,7 @@ def make_plan(
     request
         What the user says about the files.
     slabs, smoothing, store
-        As in `data_tools.convert.convert`.
+        As in `data_tools.published.convert.convert`.
     memory
         Bytes for the pieces being worked on.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import Field
+from data_tools.files.arrays import Field
 from data_tools.published.base import PublishedFile, Realisation
 
 # Bytes read at a time when a field is streamed.
@@ -145,7 +145,11 @@ def decide(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple
             f"{name}: {shown}; neither counts nor a density is below -1. If this is a logarithm, or standardised, undo "
             "that first"
         )
+    if seen.low == seen.high:
+        raise UserError(f"{name}: holds {seen.low:g} everywhere, which is no density field; {_WAY_OUT}, if it is one")
     if seen.low >= 0:
+        if seen.whole and seen.high <= 1:
+            raise UserError(f"{name}: holds zeros and ones only: a mask, or counts of few particles; {_WAY_OUT}")
         if seen.whole:
             return "counts", f"detected: whole numbers, {shown}"
         if abs(seen.mean - 1) < _MEAN_ROUNDING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import NpyArray
+from data_tools.files.arrays import NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 from data_tools.published.tables import find_table, read_table
 
@@ -75,7 +75,7 @@ def _parameters(
     table = find_table(path, request.params, candidates)
     if table is None:
         return Cosmology(), {}, "no parameters, as asked"
-    rows = read_table(table, _COLUMNS, further=True)
+    rows = read_table(table, lambda n: _COLUMNS if n == len(_COLUMNS) else None, asked=request.columns)
     if label is None or label >= len(rows):
         raise UserError(
             f"{path}: is simulation {'unknown' if label is None else label} by its folder; expected the number of one "

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from cosmogan.errors import UserError
-from data_tools.published.arrays import Field
+from cosmogan.slices.smoothing import smooth
+from data_tools.files.arrays import Field
 from data_tools.published.quantity import positive
 
-# Where the Gaussian is cut, in sigma: part of the definition of `smoothing` in the slice file.
-_TRUNCATE = 4.0
 # Bytes read from a file at a time.
 _PIECE = 2**25
 # Bytes per pixel of a block while it is worked on: float64 of scaled values, float32 of densities and of the smoothed.
@@ -65,12 +63,7 @@ class Conversion:
             return planes.astype(np.int64, copy=False)
         norm = self.depth * (1.0 if self.mean is None else self.mean)
         density = (planes if norm == 1 else planes / np.asarray(norm, _wide(planes))).astype(np.float32, copy=False)
-        if not self.smoothing:
-            return density
-        smoothed: np.ndarray = gaussian_filter(
-            density, (0.0, self.smoothing, self.smoothing), mode="wrap", truncate=_TRUNCATE
-        )
-        return smoothed
+        return smooth(density, self.smoothing)
 
     def block(self, n_pixels: int, itemsize: int) -> int:
         """Return how many slices fit into the memory at once.

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
-from data_tools.published.arrays import require_file
+from data_tools.files.arrays import require_file
 
 # Far above any table of parameters: 2000 rows of 30 columns are 1.5 MB.
 _LARGEST_TABLE = 2**26
+_SEED = "seed"
+# Spellings of published tables, without case and underscores, of names that mean one thing everywhere.
+_OURS = {
+    "omegam": "Omega_m",
+    "omega0": "Omega_m",
+    "omegab": "Omega_b",
+    "omegabaryon": "Omega_b",
+    "hubbleparam": "h",
+    "h": "h",
+    "sigma8": "sigma8",
+    "ns": "n_s",
+    "w0": "w0",
+    "asn1": "A_SN1",
+    "asn2": "A_SN2",
+    "aagn1": "A_AGN1",
+    "aagn2": "A_AGN2",
+}
 # Our names of parameters that are part of the background cosmology.
 COSMOLOGY_NAMES = {"Omega_m": "omega_m", "Omega_b": "omega_b", "h": "h", "sigma8": "sigma8", "n_s": "n_s", "w0": "w0"}
 
@@ -55,20 +71,23 @@ def find_table(path: Path, asked: str | None, candidates: Sequence[Path]) -> Pat
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, n_rows: int | None = None, further: bool = False
+    path: Path, known: Callable[[int], Sequence[str] | None], *, asked: str | None = None, n_rows: int | None = None
 ) -> list[dict[str, float]]:
-    """Read a table of numbers.
+    """Read a table of numbers, one row per simulation.
+
+    The columns are named by the user, else by the table's own first line, else by what is known of such a table. A
+    first column of text, the names of simulations, and a column of seeds are left out: neither is a parameter.
 
     Parameters
     ----------
     path
-        Text file, one row per simulation.
-    columns
-        Names of the first columns.
+        Text file.
+    known
+        Names of the columns of a published table that has so many columns of numbers; None where that is not known.
+    asked
+        Names of the columns in order, such as ``"Omega_m,sigma8"``, where the user says them.
     n_rows
-        How many rows there must be, where that is known.
-    further
-        Whether columns beyond these are kept, as ``parameter_7`` for the seventh.
+        Number of rows that there must be, where that is known.
 
     Returns
     -------
@@ -77,28 +96,82 @@ def read_table(
     Raises
     ------
     UserError
-        If the table is damaged, has too few columns, another number of rows or impossible values.
+        If the table is damaged, its columns are unknown, or it has another number of rows or impossible values.
     """
+    header, words = _words(path)
+    if all(_number(row[0]) is None for row in words):
+        words, header = [row[1:] for row in words], header[1:]
+    width = len(words[0])
+    if any(len(row) != width for row in words) or not width:
+        raise UserError(f"{path}: is not a table of numbers (its rows have different numbers of columns)")
+    values = [[_number(word) for word in row] for row in words]
+    bad = next(((i, j) for i, row in enumerate(values) for j, value in enumerate(row) if value is None), None)
+    if bad is not None:
+        raise UserError(f"{path}: is not a table of numbers (row {bad[0]} holds {words[bad[0]][bad[1]]!r})")
+    names = _column_names(path, values, header, known, asked)
+    if n_rows is not None and len(values) != n_rows:
+        raise UserError(f"{path}: has {len(values)} rows; expected {n_rows}, one per simulation of the file")
+    rows = [
+        {name: float(value or 0.0) for name, value in zip(names, row, strict=True) if name != _SEED} for row in values
+    ]
+    for number, row in enumerate(rows):
+        check_parameters(f"{path}: row {number}", row)
+    return rows
+
+
+def _words(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the words of the line of names, empty if there is none, and those of the rows."""
     require_file(path)
     if path.stat().st_size > _LARGEST_TABLE:
         raise UserError(f"{path}: is {path.stat().st_size / 1e6:.0f} MB large; expected a table of parameters")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = np.loadtxt(path, ndmin=2)
-    except (ValueError, UnicodeDecodeError, OSError) as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: is not a table of numbers ({str(error).splitlines()[0]})") from None
-    if values.shape[1] < len(columns) or not len(values):
+    comments = [line.strip().lstrip("#").replace(",", " ").split() for line in lines if line.strip().startswith("#")]
+    rows = [line.split("#")[0].replace(",", " ").split() for line in lines if not line.strip().startswith("#")]
+    rows = [row for row in rows if row]
+    header = comments[0] if comments else []
+    if rows and all(_number(word) is None for word in rows[0]):
+        header = rows.pop(0)
+    if not rows:
+        raise UserError(f"{path}: is not a table of numbers (it has no rows)")
+    return header, rows
+
+
+def _column_names(
+    path: Path,
+    values: list[list[float | None]],
+    header: list[str],
+    known: Callable[[int], Sequence[str] | None],
+    asked: str | None,
+) -> list[str]:
+    width = len(values[0])
+    of_user = None if asked is None else asked.replace(",", " ").split()
+    # A comment that is no list of names has another number of words, or numbers.
+    of_table = header if len(header) == width and not any(_number(word) is not None for word in header) else None
+    names = of_user or of_table or known(width)
+    whole = all(row[-1] is not None and float(row[-1]).is_integer() for row in values)
+    if names is None and whole and (fewer := known(width - 1)) is not None:
+        names = [*fewer, _SEED]
+    if names is None:
         raise UserError(
-            f"{path}: has {len(values)} rows of {values.shape[1]} columns; expected {', '.join(columns)} in each"
+            f"{path}: has {width} columns and no line of names, and no published table that is known here has so many; "
+            "say what they are, in order, with --columns Omega_m,sigma8,..., or give --params none"
         )
-    if n_rows is not None and len(values) != n_rows:
-        raise UserError(f"{path}: has {len(values)} rows; expected {n_rows}, one per simulation of the file")
-    names = [*columns, *(f"parameter_{i + 1}" for i in range(len(columns), values.shape[1] if further else 0))]
-    rows = [dict(zip(names, map(float, row), strict=False)) for row in values]
-    for number, row in enumerate(rows):
-        check_parameters(f"{path}: row {number}", row)
-    return rows
+    if len(names) != width:
+        raise UserError(f"{path}: has {width} columns; expected {len(names)}: {', '.join(names)}")
+    ours = [_SEED if name.lower().endswith(_SEED) else _OURS.get(name.lower().replace("_", ""), name) for name in names]
+    if twice := next((name for name in ours if ours.count(name) > 1 and name != _SEED), None):
+        raise UserError(f"{path}: has two columns of {twice}; name them apart with --columns")
+    return ours
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def check_parameters(place: str, parameters: Mapping[str, float]) -> None:

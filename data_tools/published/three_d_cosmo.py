@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import RODRIGUEZ2018
-from data_tools.published.arrays import Hdf5Array
+from data_tools.files.arrays import Hdf5Array
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 
 _NAME = re.compile(r"(\d+)_nbody_(\d+)Mpc(?:_(\d+))?\.h(?:df)?5")

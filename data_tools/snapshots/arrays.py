@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers
-from data_tools.snapshots.hdf5 import open_hdf5, particle_data, reading, rows
+from data_tools.files.hdf5 import open_hdf5, particle_data, reading, rows
+from data_tools.snapshots.base import AbstractSnapshotFormat, Slab, no_masses, read_numbers
 from data_tools.snapshots.header import Options, SnapshotHeader, resolve_lengths, resolve_redshift
 
 NPY_SIGNATURE = b"\x93NUMPY"
@@ -31,7 +31,7 @@ class _NpyLayout(NamedTuple):
 
 
 @final
-class ArraySnapshot(AbstractSnapshot):
+class ArraySnapshot(AbstractSnapshotFormat):
     """Positions of shape ``(n, 3)`` in a ``.npy`` file or in a data set of an HDF5 file."""
 
     def __init__(self, path: Path, options: Options, *, dataset: str | None = None) -> None:
@@ -63,11 +63,16 @@ class ArraySnapshot(AbstractSnapshot):
             unit_source=source if options.length_unit else "that of --box-size",
         )
 
+    @staticmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether it is a ``.npy`` file."""
+        return head.startswith(NPY_SIGNATURE)
+
     def _read_file(
         self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         if weights:
-            raise UserError(f"{path}: plain positions come without masses; use --weights number")
+            raise UserError(no_masses(path, "plain positions come without"))
         n = self.header.n_particles
         if self._dataset is None:
             layout = _read_layout(path)

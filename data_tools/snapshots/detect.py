@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.arrays import NPY_SIGNATURE, ArraySnapshot
-from data_tools.snapshots.base import AbstractSnapshot, sentences, why_not_a_file
-from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot
+from data_tools.snapshots.arrays import ArraySnapshot
+from data_tools.snapshots.base import (
+    MATTER,
+    AbstractSnapshot,
+    AbstractSnapshotFormat,
+    no_masses,
+    sentences,
+    why_not_a_file,
+)
+from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot, other_record
 from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
-from data_tools.snapshots.header import Options
-from data_tools.snapshots.swift import SwiftSnapshot, is_swift
+from data_tools.snapshots.header import TYPE_NAMES, Options
+from data_tools.snapshots.several_types import ALL_MATTER, SeveralTypes
+from data_tools.snapshots.swift import SwiftSnapshot
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# In the order in which they are asked.
+FORMATS: tuple[type[AbstractSnapshotFormat], ...] = (
+    SwiftSnapshot,
+    GadgetHdf5Snapshot,
+    ArraySnapshot,
+    GadgetBinarySnapshot,
+)
 
 
 def open_snapshot(
@@ -22,6 +37,7 @@ def open_snapshot(
     box_size: str | None = None,
     redshift: float | None = None,
     particle_type: int = 1,
+    types: str | None = None,
 ) -> AbstractSnapshot:
     """Open a snapshot of any known format, in one or several files.
 
@@ -41,6 +57,8 @@ def open_snapshot(
         For files that do not say, or say wrongly.
     particle_type
         Which particles to read: 0 gas, 1 dark matter, 4 stars, as the codes number them.
+    types
+        Several types instead: numbers such as "0,1", or "all-matter" for types 0 to 5 as far as they have masses.
 
     Returns
     -------
@@ -51,9 +69,35 @@ def open_snapshot(
     UserError
         If the file is missing, empty, truncated, of an unknown format, or its header cannot be right.
     """
-    options = Options(length_unit=length_unit, box_size=box_size, redshift=redshift, particle_type=particle_type)
+    asked = _parse_types(types) if types is not None and types != ALL_MATTER else [particle_type]
+    options = Options(length_unit=length_unit, box_size=box_size, redshift=redshift, particle_type=asked[0])
     with sentences(Path(path)):
-        return _open(Path(path), options)
+        first = _open(Path(path), options)
+        if types is None:
+            return first
+        if not first.n_per_type:
+            raise UserError(f"{path}: plain positions know no types of particles; leave --types out")
+        if types == ALL_MATTER:
+            if not first.has_masses(asked[0]):
+                raise UserError(no_masses(first.path, f"of type {asked[0]}"))
+            # Tracers and the like are particles without masses.
+            asked += [
+                kind for kind in first.n_per_type if kind in MATTER and kind != asked[0] and first.has_masses(kind)
+            ]
+            asked.sort()
+        return SeveralTypes([_open(Path(path), replace(options, particle_type=kind)) for kind in asked])
+
+
+def _parse_types(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) < len(TYPE_NAMES) for word in words) or len(set(words)) < len(
+        words
+    ):
+        raise UserError(
+            f"types {text!r}: expected {ALL_MATTER!r} or numbers from 0 to {len(TYPE_NAMES) - 1} such as '0,1'; 0 is "
+            "gas, 1 dark matter, 4 stars"
+        )
+    return sorted(int(word) for word in words)
 
 
 def _open(path: Path, options: Options) -> AbstractSnapshot:
@@ -64,12 +108,14 @@ def _open(path: Path, options: Options) -> AbstractSnapshot:
         raise UserError(f"{first}: is empty; expected a snapshot")
     if dataset is not None:
         return ArraySnapshot(first, options, dataset=dataset)
-    if head == _HDF5_SIGNATURE:
-        return SwiftSnapshot(first, options) if is_swift(first) else GadgetHdf5Snapshot(first, options)
-    if head.startswith(NPY_SIGNATURE):
-        return ArraySnapshot(first, options)
-    if GadgetBinarySnapshot.recognises(head):
-        return GadgetBinarySnapshot(first, options)
+    for kind in FORMATS:
+        if kind.recognises(first, head):
+            return kind(first, options)
+    if (length := other_record(first)) is not None:
+        raise UserError(
+            f"{first}: begins with a record of {length} bytes, where the header of a GADGET-1 or -2 binary has 256: a "
+            "wide header, or the own layout of GADGET-4 or another code; write the snapshot as HDF5 (SnapFormat 3)"
+        )
     raise UserError(
         f"{first}: is neither an HDF5 file nor a GADGET binary nor a .npy file; expected a snapshot in one of these "
         "formats"

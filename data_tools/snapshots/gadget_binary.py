@@ -7,6 +7,7 @@ with a 4-letter name before each block. Positions, velocities, numbers and masse
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -18,8 +19,9 @@ from typing import BinaryIO, NamedTuple, final
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab, read_numbers, sibling_files
+from data_tools.snapshots.base import AbstractSnapshotFormat, Slab, mass_places, no_masses, read_numbers, sibling_files
 from data_tools.snapshots.header import (
+    CRITICAL_DENSITY,
     Options,
     SnapshotHeader,
     known_cosmology,
@@ -29,6 +31,8 @@ from data_tools.snapshots.header import (
 )
 
 _HEADER_BYTES = 256
+# By how much mass and number of the particles may miss Omega_m, in printed numbers.
+_MASS_ROUNDING = 1e-2
 _LABEL_BYTES = 8
 _NUMBERED = re.compile(r"(.*\.)\d+()")
 _POSITIONS, _MASSES = b"POS ", b"MASS"
@@ -68,7 +72,7 @@ class _Block(NamedTuple):
 
 
 @final
-class GadgetBinarySnapshot(AbstractSnapshot):
+class GadgetBinarySnapshot(AbstractSnapshotFormat):
     """A snapshot in the binary format of GADGET-1/2 (also L-PICOLA, N-GenIC); particles of one type."""
 
     def __init__(self, path: Path, options: Options) -> None:
@@ -78,7 +82,19 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             first = _read_header(stream, path)
         n_particles = require_particles(path, first.n_total, self._type)
         cosmology = known_cosmology(path, {"omega_m": first.omega_m, "h": first.h})
-        unit, box, source = resolve_lengths(path, first.box_size, options=options, h=cosmology.h, stated=None)
+        self._first = first
+        self.types = (self._type,)
+        self.n_per_type = {kind: n for kind, n in enumerate(first.n_total) if n > 0}
+        self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
+        unit, box, source = resolve_lengths(
+            path,
+            first.box_size,
+            options=options,
+            h=cosmology.h,
+            stated=None,
+            mass=self.total_mass,
+            omega_m=cosmology.omega_m,
+        )
         self.header = SnapshotHeader(
             box_size=box,
             redshift=resolve_redshift(path, first.redshift, scale_factor=first.scale_factor, asked=options.redshift),
@@ -87,12 +103,10 @@ class GadgetBinarySnapshot(AbstractSnapshot):
             length_unit=unit,
             unit_source=source,
         )
-        self._first = first
-        self.files = sibling_files(path, first.n_files, pattern=_NUMBERED, example="snapshot.0")
 
     @staticmethod
-    def recognises(head: bytes) -> bool:
-        """Return whether a file that begins with these 8 bytes looks like a GADGET binary."""
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether the first record has the length of a header, or of the name of a block."""
         return _byte_order(head[:4]) is not None
 
     def _read_file(
@@ -110,6 +124,8 @@ class GadgetBinarySnapshot(AbstractSnapshot):
                 return
             positions = _find_positions(stream, header, self._type, path)
             masses = _find_masses(stream, header, self._type, path) if weights else None
+            if weights and masses is None:
+                raise UserError(no_masses(path, "neither in its header nor as a block"))
             for start in range(0, n, chunk):
                 n_rows = min(chunk, n - start)
                 block = _read_numbers(stream, positions, 3 * start, 3 * n_rows, path).reshape(n_rows, 3)
@@ -117,6 +133,36 @@ class GadgetBinarySnapshot(AbstractSnapshot):
                     yield block, _read_numbers(stream, masses, start, n_rows, path)
                 else:
                     yield block, None if masses is None else np.full(n_rows, masses)
+
+    def _table_mass(self, kind: int) -> float | None:
+        mass = self._first.mass_table[kind]
+        return mass if mass > 0 else None
+
+    def _mass_blocks(self, path: Path, kind: int, *, n_blocks: int | None = None) -> Iterator[np.ndarray]:
+        with open(path, "rb") as stream:
+            header = _read_header(stream, path)
+            n = header.n_this_file[kind]
+            masses = _find_masses(stream, header, kind, path) if n else None
+            if isinstance(masses, float):
+                yield np.array([masses])
+            elif masses is not None:
+                for start, stop in mass_places(n, n_blocks):
+                    yield _read_numbers(stream, masses, start, stop - start, path)
+
+
+def other_record(path: Path) -> int | None:
+    """Return the length of the Fortran record that a file begins with; None for a file that begins with none."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        for order in "<>":
+            stream.seek(0)
+            raw = stream.read(4)
+            length = struct.unpack(order + "I", raw)[0] if len(raw) == 4 else 0
+            if 0 < length <= size - 8:
+                stream.seek(4 + length)
+                if stream.read(4) == raw:
+                    return int(length)
+    return None
 
 
 def _byte_order(first_bytes: bytes) -> str | None:
@@ -156,6 +202,10 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     plausible = all(word < 2**16 for word in high_words)
     n_total = tuple(low + (high << 32 if plausible else 0) for low, high in zip(fields[16:22], high_words, strict=True))
     n_this_file, n_files = fields[0:6], fields[23]
+    if not any(n_total) and n_files in (0, 1):
+        # Runs of isolated systems leave the totals 0.
+        n_total = n_this_file
+    n_total = _without_high_word(n_total, n_this_file, fields)
     too_many = any(here > total for here, total in zip(n_this_file, n_total, strict=True))
     if min(n_this_file) < 0 or too_many or n_files < 0:
         raise UserError(
@@ -178,19 +228,41 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     )
 
 
+def _without_high_word(n_total: tuple[int, ...], n_this_file: tuple[int, ...], fields: tuple) -> tuple[int, ...]:
+    """Return totals of N-GenIC's initial conditions as others write them.
+
+    For more than 2^32 particles it has the high word of dark matter's number in the place of the next type's.
+    """
+    mass, box, omega_m = fields[7], fields[24], fields[25]
+    word = n_total[2]
+    if not 0 < word < 2**16 or any(n_total[3:]) or n_total[0] or n_this_file[2] or fields[8] or not (mass and omega_m):
+        return n_total
+    whole = n_total[1] + (word << 32)
+    omega = whole * mass / (CRITICAL_DENSITY * box**3) if box > 0 else 0.0
+    # In Mpc/h or kpc/h.
+    fits = any(math.isclose(omega * factor, omega_m, rel_tol=_MASS_ROUNDING) for factor in (1.0, 1e9))
+    return (n_total[0], whole, 0, *n_total[3:]) if fits else n_total
+
+
 def _find_positions(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block:
     n_all = sum(header.n_this_file)
-    start, length = _find_record(stream, header, _POSITIONS, path, "its positions", 3 * n_all)
+    found = _find_record(stream, header, _POSITIONS, path, "its positions", 3 * n_all)
+    if found is None:
+        raise UserError(f"{path}: has no block 'POS '; is cut short in its positions, copy or write it again")
+    start, length = found
     dtype = _number_type(header, length, 3 * n_all, path, "positions")
     return _Block(start + 3 * dtype.itemsize * sum(header.n_this_file[:particle_type]), dtype)
 
 
-def _find_masses(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block | float:
-    """Return the masses of a type in one file, or the one mass that all its particles have."""
+def _find_masses(stream: BinaryIO, header: _FileHeader, particle_type: int, path: Path) -> _Block | float | None:
+    """Return the masses of a type in one file, or the one mass that all its particles have; None where unknown."""
     if header.mass_table[particle_type] != 0:
         return header.mass_table[particle_type]
     n_individual = [n if mass == 0 else 0 for n, mass in zip(header.n_this_file, header.mass_table, strict=True)]
-    start, length = _find_record(stream, header, _MASSES, path, "its masses", sum(n_individual))
+    found = _find_record(stream, header, _MASSES, path, "its masses", sum(n_individual))
+    if found is None:
+        return None
+    start, length = found
     dtype = _number_type(header, length, sum(n_individual), path, "masses")
     return _Block(start + dtype.itemsize * sum(n_individual[:particle_type]), dtype)
 
@@ -207,8 +279,8 @@ def _number_type(header: _FileHeader, length: int, n: int, path: Path, what: str
 
 def _find_record(
     stream: BinaryIO, header: _FileHeader, name: bytes, path: Path, what: str, n_numbers: int
-) -> tuple[int, int]:
-    """Return start and length of the data of a block behind the header."""
+) -> tuple[int, int] | None:
+    """Return start and length of the data of a block behind the header, None where there is no such block."""
     size = os.fstat(stream.fileno()).st_size
     # The header's record, and its name and that of the first block in format 2, have two lengths of 4 bytes each.
     position = _HEADER_BYTES + 8 if header.format == 1 else _HEADER_BYTES + 8 + 16
@@ -226,9 +298,7 @@ def _find_record(
             return position + 4, length
         position += length + 8
         n_blocks += 1
-    if name == _MASSES:
-        raise UserError(f"{path}: holds no masses (neither in its header nor as a block); use --weights number")
-    raise UserError(f"{path}: has no block {name.decode()!r}; is cut short in {what}, copy or write it again")
+    return None
 
 
 def _record_length(

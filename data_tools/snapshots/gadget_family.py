@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
-from data_tools.snapshots.base import AbstractSnapshot, Slab
-from data_tools.snapshots.hdf5 import (
+from data_tools.files.hdf5 import (
     attributes,
     counts,
     cube_side,
@@ -23,11 +23,15 @@ from data_tools.snapshots.hdf5 import (
     reading,
     rows,
 )
+from data_tools.snapshots.base import AbstractSnapshotFormat, Slab, mass_places, no_masses
 
+# Names of masses; the second is that of SWIFT's black holes.
+_MASSES = ("Masses", "DynamicalMasses")
+_POSITIONS = ("Coordinates", "IntCoordinates")
 NUMBERED = re.compile(r"(.*\.)\d+(\.(?:hdf5|h5))")
 
 
-class AbstractFamilySnapshot(AbstractSnapshot):
+class AbstractFamilySnapshot(AbstractSnapshotFormat):
     """A snapshot with ``/Header`` and ``/PartType0`` to ``/PartType6``; particles of one type.
 
     Constructors call `_remember` with the header of the file that was given.
@@ -36,12 +40,16 @@ class AbstractFamilySnapshot(AbstractSnapshot):
     _type: int
     _identity: str
     _box_in_file: float
+    _table: np.ndarray | None
 
     def _remember(self, header: Mapping[str, Any], path: Path, particle_type: int) -> None:
         self.path = path
         self._type = particle_type
         self._identity = _identity(header, path)
         self._box_in_file = cube_side(header, path)
+        self.types = (particle_type,)
+        self.n_per_type = {kind: n for kind, n in enumerate(total_particles(header, path)) if n > 0}
+        self._table = numbers(header, "MassTable", path)
 
     def _rows_of(
         self, handle: h5py.File, header: Mapping[str, Any], n: int, slab: Slab, path: Path
@@ -60,12 +68,13 @@ class AbstractFamilySnapshot(AbstractSnapshot):
                     f"{self._identity})"
                 )
             in_file = counts(header, "NumPart_ThisFile", path)
-            if in_file is None or len(in_file) <= self._type:
-                raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing or has too few types")
-            n = in_file[self._type]
+            if in_file is None:
+                raise UserError(f"{path}: attribute NumPart_ThisFile of /Header is missing")
+            n = in_file[self._type] if self._type < len(in_file) else 0
             group = f"PartType{self._type}"
             with reading(path, f"/{group}"):
-                if n == 0 and group not in handle:
+                empty = n == 0 and not any(f"{group}/{name}" in handle for name in _POSITIONS)
+                if empty:
                     return
                 scale = 1.0
                 if f"{group}/Coordinates" not in handle and f"{group}/IntCoordinates" in handle:
@@ -74,12 +83,32 @@ class AbstractFamilySnapshot(AbstractSnapshot):
                     scale = self._box_in_file / 2.0 ** (8 * positions.dtype.itemsize)
                 else:
                     positions = particle_data(handle, f"{group}/Coordinates", (n, 3), path)
-                masses = _masses(handle, header, self._type, n, path) if weights else None
+                masses = _require_masses(handle, header, self._type, n, path) if weights else None
             for first, last in [(0, n)] if slab is None else self._rows_of(handle, header, n, slab, path):
                 for start in range(first, last, chunk):
                     stop = min(start + chunk, last)
                     block = rows(positions, start, stop, path)
                     yield block if scale == 1 else block * scale, _mass_rows(masses, start, stop, path)
+
+    def _table_mass(self, kind: int) -> float | None:
+        if self._table is None or not self._table[kind : kind + 1].sum() > 0:
+            return None
+        with open_hdf5(self.path) as handle:
+            if any(f"PartType{kind}/{name}" in handle for name in _MASSES):
+                return None
+        return float(self._table[kind])
+
+    def _mass_blocks(self, path: Path, kind: int, *, n_blocks: int | None = None) -> Iterator[np.ndarray]:
+        with open_hdf5(path) as handle:
+            header = require_header(handle, path)
+            in_file = counts(header, "NumPart_ThisFile", path) or []
+            n = in_file[kind] if kind < len(in_file) else 0
+            masses = _masses(handle, header, kind, n, path) if n else None
+            if isinstance(masses, float):
+                yield np.array([masses])
+            elif masses is not None:
+                for start, stop in mass_places(n, n_blocks):
+                    yield rows(masses, start, stop, path)
 
 
 def require_header(handle: h5py.File, path: Path) -> dict[str, Any]:
@@ -109,9 +138,12 @@ def total_particles(header: Mapping[str, Any], path: Path) -> list[int]:
         If the header does not say.
     """
     low, high = counts(header, "NumPart_Total", path) or [], counts(header, "NumPart_Total_HighWord", path) or []
-    if high and len(high) != len(low):
-        raise UserError(f"{path}: NumPart_Total of /Header has {len(low)} types and NumPart_Total_HighWord {len(high)}")
-    return [n + (word << 32) for n, word in zip(low, high or [0] * len(low), strict=True)]
+    # Writers differ in how many types they list; those that one list lacks have none.
+    total = [n + (word << 32) for n, word in zip_longest(low, high, fillvalue=0)]
+    if not any(total) and number(header, "NumFilesPerSnapshot", path) in (None, 0.0, 1.0):
+        # Runs of isolated systems leave the totals 0.
+        return counts(header, "NumPart_ThisFile", path) or total
+    return total
 
 
 def file_count(header: Mapping[str, Any], path: Path) -> int:
@@ -123,7 +155,7 @@ def file_count(header: Mapping[str, Any], path: Path) -> int:
         If it is no count.
     """
     n_files = number(header, "NumFilesPerSnapshot", path)
-    if n_files is None:
+    if n_files is None or n_files == 0:
         return 1
     if not (1 <= n_files < 2**31 and n_files == int(n_files)):
         raise UserError(f"{path}: NumFilesPerSnapshot is {n_files:g}; expected 1 or more. The header is damaged")
@@ -141,17 +173,25 @@ def _identity(header: Mapping[str, Any], path: Path) -> str:
 
 def _masses(
     handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
-) -> h5py.Dataset | float:
-    """Return the data set of the masses of a type, or the one mass that all of them have."""
-    name = f"PartType{particle_type}/Masses"
-    if name in handle:
-        return particle_data(handle, name, (n,), path)
-    table, n_types = numbers(header, "MassTable", path), len(total_particles(header, path))
+) -> h5py.Dataset | float | None:
+    """Return the data set of the masses of a type, or the one mass that all of them have; None where there is none."""
+    for name in _MASSES:
+        if f"PartType{particle_type}/{name}" in handle:
+            return particle_data(handle, f"PartType{particle_type}/{name}", (n,), path)
+    table = numbers(header, "MassTable", path)
     if table is None or table[particle_type : particle_type + 1].sum() == 0:
-        raise UserError(f"{path}: holds no masses (neither MassTable of /Header nor /{name}); use --weights number")
-    if len(table) != n_types:
-        raise UserError(f"{path}: MassTable of /Header has {len(table)} types and NumPart_Total {n_types}")
+        return None
     return float(table[particle_type])
+
+
+def _require_masses(
+    handle: h5py.File, header: Mapping[str, Any], particle_type: int, n: int, path: Path
+) -> h5py.Dataset | float:
+    masses = _masses(handle, header, particle_type, n, path)
+    if masses is None:
+        name = f"/PartType{particle_type}/{_MASSES[0]}"
+        raise UserError(no_masses(path, f"neither MassTable of /Header nor {name}"))
+    return masses
 
 
 def _mass_rows(masses: h5py.Dataset | float | None, start: int, stop: int, path: Path) -> np.ndarray | None:

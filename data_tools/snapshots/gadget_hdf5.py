@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import open_file, signature_offset
 from cosmogan.units import Cosmology
+from data_tools.files.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.base import sibling_files
 from data_tools.snapshots.gadget_family import (
     NUMBERED,
@@ -20,8 +21,8 @@ from data_tools.snapshots.gadget_family import (
     require_header,
     total_particles,
 )
-from data_tools.snapshots.hdf5 import attributes, number, open_hdf5
 from data_tools.snapshots.header import (
+    CRITICAL_DENSITY,
     MPC_IN_CM,
     Options,
     SnapshotHeader,
@@ -33,16 +34,19 @@ from data_tools.snapshots.header import (
 )
 
 _DARK_MATTER = 1
-# Critical density over h^2 in 1e10 Msun/h per (Mpc/h)^3, for MassTable.
-_CRITICAL_DENSITY = 27.7536627
 # Our own names of parameters, and those of the codes.
 _COSMOLOGY_NAMES = {
-    "omega_m": ("Omega0", "omega_m"),
+    "omega_m": ("Omega0", "omega_m", "Omega_Matter", "OmegaMatter"),
     "h": ("HubbleParam", "h"),
-    "omega_b": ("omega_b", "OmegaBaryon"),
+    "omega_b": ("omega_b", "OmegaBaryon", "Omega_Baryon"),
     "sigma8": ("sigma8", "Sigma8"),
     "n_s": ("n_s",),
 }
+# What codes of the family (AREPO, GADGET-4, GIZMO, EAGLE) and SWIFT's tools call the powers of the scale factor and of
+# h in a data set, and its unit.
+_A_POWERS = ("a_scaling", "a-scale-exponent", "a-scale exponent", "aexp-scale-exponent")
+_H_POWERS = ("h_scaling", "h-scale-exponent", "h-scale exponent")
+_CGS = ("to_cgs", "CGSConversionFactor", "Conversion factor to CGS (not including cosmological corrections)")
 
 
 @final
@@ -63,20 +67,25 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
                 for ours, theirs in _COSMOLOGY_NAMES.items()
             },
         )
-        unit_in_cm = number(header | parameters | units, "UnitLength_in_cm", path)
-        if unit_in_cm is None and number(coordinates, "h_scaling", path) == -1:
-            # AREPO and GADGET-4 state the unit of each data set.
-            unit_in_cm = number(coordinates, "to_cgs", path)
-        # Units of the GADGET family are comoving and per h, so 3.085678e21 cm means kpc/h.
-        stated = unit_from_cm(path, unit_in_cm) if unit_in_cm is not None and options.length_unit is None else None
-        unit, box, source = resolve_lengths(path, self._box_in_file, options=options, h=cosmology.h, stated=stated)
+        said = header | parameters | units
+        stated = None if options.length_unit else _stated_unit(said, coordinates, cosmology.h, path)
+        self.files = sibling_files(path, file_count(header, path), pattern=NUMBERED, example="snap_000.0.hdf5")
+        unit, box, source = resolve_lengths(
+            path,
+            self._box_in_file,
+            options=options,
+            h=cosmology.h,
+            stated=stated,
+            mass=self.total_mass,
+            omega_m=cosmology.omega_m,
+        )
         seed = number(header, "seed", path)
         self.header = SnapshotHeader(
             box_size=box,
             redshift=resolve_redshift(
                 path,
                 number(header, "Redshift", path),
-                scale_factor=number(header, "Time", path),
+                scale_factor=_scale_factor(header, cosmology, path),
                 asked=options.redshift,
             ),
             n_particles=require_particles(path, total_particles(header, path), self._type),
@@ -86,7 +95,64 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
             length_unit=unit,
             unit_source=source,
         )
-        self.files = sibling_files(path, file_count(header, path), pattern=NUMBERED, example="snap_000.0.hdf5")
+
+    @staticmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether it is an HDF5 file."""
+        return signature_offset(path) is not None
+
+
+def _scale_factor(header: Mapping[str, Any], cosmology: Cosmology, path: Path) -> float | None:
+    """Return the scale factor that a header says."""
+    for name in ("Scale-factor", "ExpansionFactor"):
+        if name in header:
+            return number(header, name, path)
+    time = number(header, "Time", path)
+    if "Redshift" in header or time is None:
+        return time
+    # Without a redshift it may be a time: of a run without a cosmology.
+    return time if cosmology.omega_m and 0 < time <= 1 else None
+
+
+def _stated_unit(said: Mapping[str, Any], dataset: Mapping[str, Any], h: float | None, path: Path) -> float | None:
+    """Return the unit of length in Mpc/h that header and data set state, None where neither does.
+
+    Raises
+    ------
+    UserError
+        If they contradict each other, or positions are not comoving.
+    """
+    place = "/Coordinates"
+    power_a, power_h = (_first(dataset, names, path) for names in (_A_POWERS, _H_POWERS))
+    if power_a is not None and power_a != 1:
+        raise UserError(f"{path}: {place} is not comoving (power {power_a:g} of the scale factor); expected 1")
+    if power_h is not None and power_h not in (0.0, -1.0):
+        raise UserError(f"{path}: {place} has the power {power_h:g} of h; expected -1 (per h) or 0")
+    per_h = power_h != 0
+    if not per_h and h is None:
+        raise UserError(f"{path}: {place} is free of h, and the header does not say h; give --length-unit")
+    in_cm = number(said, "UnitLength_in_cm", path)
+    if in_cm is None and (whole := number(said, "UnitLength_In_CGS", path)):
+        # GIZMO divides its unit by h here: 4.4e21 cm for kpc/h at h = 0.7.
+        in_cm = whole * (h or 1.0)
+    of_data = _first(dataset, _CGS, path) or None
+    if of_data is not None:
+        ours = unit_from_cm(path, of_data)
+        if in_cm is not None and unit_from_cm(path, in_cm) != ours:
+            raise UserError(
+                f"{path}: the header states a unit of length of {in_cm:g} cm and {place} one of {of_data:g} cm; say "
+                "which is right with --length-unit"
+            )
+    elif in_cm is None:
+        return None
+    else:
+        ours = unit_from_cm(path, in_cm)
+    # Units of the GADGET family are comoving and per h, unless the data set says otherwise.
+    return ours if per_h else ours * (h or 1.0)
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> float | None:
+    return next((number(values, name, path) for name in names if name in values), None)
 
 
 def write_gadget_hdf5(
@@ -124,11 +190,11 @@ def write_gadget_hdf5(
     total[_DARK_MATTER] = n
     masses = np.zeros(6)
     omega_m = cosmology.omega_m or 0.0
-    masses[_DARK_MATTER] = omega_m * _CRITICAL_DENSITY * box_size**3 / n
+    masses[_DARK_MATTER] = omega_m * CRITICAL_DENSITY * box_size**3 / n
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as handle:
+        with open_file(partial, "w") as handle:
             handle.create_group("Header").attrs.update(
                 {
                     "BoxSize": box_size,

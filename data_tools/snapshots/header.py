@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosmogan.errors import UserError
 from cosmogan.units import Cosmology, parse_length
 
-# Boxes are 5 Mpc/h to 10 Gpc/h in practice. A BoxSize without a unit is taken for Mpc/h below the first number, for
-# kpc/h from the second on, and is asked for in between, where 5 Gpc/h and 5 Mpc/h look alike.
-_LARGEST_MPC = 4000.0
-_SMALLEST_KPC = 15000.0
-# Beyond these a unit is wrong.
-_SMALLEST_BOX, _LARGEST_BOX = 0.5, 1e5
+# Beyond these a unit is wrong; boxes larger than the last are taken for none without a unit.
+_SMALLEST_BOX, _LARGEST_BOX, _LARGEST_UNSAID_BOX = 0.5, 1e5, 5e4
+# Units that a BoxSize without one may be in, Mpc/h, and their names.
+_CANDIDATES = {1.0: "Mpc/h", 1e-3: "kpc/h"}
+# Critical density over h^2 in 1e10 Msun/h per (Mpc/h)^3: the unit of mass of nearly all codes of the GADGET family.
+CRITICAL_DENSITY = 27.7536627
+# A unit is wrong if the matter in the box would be so many times more, or less, than the header's Omega_m; where the
+# header has none, than 0.3, by a wider margin.
+_CONTRADICTION, _WIDE_CONTRADICTION, _USUAL_OMEGA_M = 3.0, 10.0, 0.3
 MPC_IN_CM = 3.085678e24
 # Codes differ in how many digits of a parsec they write.
 _PARSEC_ROUNDING = 2e-3
@@ -94,8 +97,13 @@ def resolve_lengths(
     options: Options,
     h: float | None,
     stated: float | None,
+    mass: Callable[[], float | None] = lambda: None,
+    omega_m: float | None = None,
 ) -> tuple[float, float, str]:
     """Decide the unit of length and the side of the box.
+
+    Where neither the file nor the user says the unit, the matter in the box does: the masses of its particles make up
+    the header's Omega_m in one unit only.
 
     Parameters
     ----------
@@ -109,6 +117,11 @@ def resolve_lengths(
         Hubble constant, for lengths without ``/h``.
     stated
         The file's own statement of its unit in Mpc/h, or None.
+    mass
+        Returns the mass of all particles in the file's unit of mass, or None where it is not known; asked only if need
+        be.
+    omega_m
+        Of the header, or None.
 
     Returns
     -------
@@ -142,15 +155,8 @@ def resolve_lengths(
             f"{path}: the header has no usable BoxSize; give it with --box-size '500 Mpc', and the unit of the "
             "positions with --length-unit, such as kpc/h"
         )
-    elif box_in_file <= _LARGEST_MPC:
-        unit, source = 1.0, f"guessed from BoxSize {box_in_file:g}"
-    elif box_in_file >= _SMALLEST_KPC:
-        unit, source = 1e-3, f"guessed from BoxSize {box_in_file:g}"
     else:
-        raise UserError(
-            f"{path}: BoxSize is {box_in_file:g} without a unit, which may be kpc/h or Mpc/h; "
-            "say which with --length-unit kpc/h or --length-unit Mpc/h"
-        )
+        unit, source = _unsaid_unit(path, box_in_file, mass(), omega_m)
     if asked_box is None and box_in_file == 0:
         raise UserError(f"{path}: the header has no usable BoxSize; give it with --box-size '500 Mpc'")
     box = float(f"{box_in_file * unit:.12g}")
@@ -167,6 +173,24 @@ def resolve_lengths(
             f"expected {_SMALLEST_BOX:g} to {_LARGEST_BOX:g} Mpc/h. Correct --length-unit or --box-size"
         )
     return unit, box, source
+
+
+def _unsaid_unit(path: Path, box_in_file: float, mass: float | None, omega_m: float | None) -> tuple[float, str]:
+    """Return the one unit, Mpc/h, that neither the size of the box nor the matter in it contradicts, and why."""
+    most = _CONTRADICTION if omega_m else _WIDE_CONTRADICTION
+    possible = [unit for unit in _CANDIDATES if _SMALLEST_BOX <= box_in_file * unit <= _LARGEST_UNSAID_BOX]
+    found = {unit: (mass or 0.0) / (CRITICAL_DENSITY * (box_in_file * unit) ** 3) for unit in _CANDIDATES}
+    fits = [unit for unit, omega in found.items() if 1 / most < omega / (omega_m or _USUAL_OMEGA_M) < most]
+    # Masses that fit no unit of length are in another unit of mass and say nothing.
+    left = [unit for unit in possible if unit in fits] if fits else possible
+    if len(left) == 1:
+        why = f"the masses, which make Omega_m {found[left[0]]:.3g}" if fits else f"BoxSize {box_in_file:g}"
+        return left[0], f"by {why}"
+    boxes = " or ".join(f"{box_in_file * unit:g} Mpc/h" for unit in possible or _CANDIDATES)
+    raise UserError(
+        f"{path}: BoxSize is {box_in_file:g} without a unit, which may be {boxes}, and its masses do not decide; say "
+        "which with --length-unit kpc/h or --length-unit Mpc/h"
+    )
 
 
 def unit_from_cm(path: Path, cm: float) -> float:
@@ -197,7 +221,7 @@ def resolve_redshift(path: Path, in_file: float | None, *, scale_factor: float |
     in_file
         As the file says, or None.
     scale_factor
-        As the file says, for comparison; None or 0 where it does not.
+        As the file says, for comparison, and for files without a redshift; None or 0 where it does not.
     asked
         What the user says; beats the file.
 
@@ -206,6 +230,8 @@ def resolve_redshift(path: Path, in_file: float | None, *, scale_factor: float |
     UserError
         If it stays unknown, cannot be, or the file contradicts itself.
     """
+    if in_file is None and scale_factor and scale_factor > 0:
+        in_file = 1 / scale_factor - 1
     redshift = in_file if asked is None else asked
     if redshift is None:
         raise UserError(f"{path}: does not say its redshift; give it with --redshift, such as --redshift 0")

@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 
 from cosmogan.errors import UserError
+from cosmogan.hdf5 import signature_offset
+from data_tools.files.hdf5 import attributes, missing_sources, number, open_hdf5, reading
 from data_tools.snapshots.base import ROUNDING, Slab, sibling_files
 from data_tools.snapshots.gadget_family import (
     NUMBERED,
@@ -22,7 +24,6 @@ from data_tools.snapshots.gadget_family import (
     require_header,
     total_particles,
 )
-from data_tools.snapshots.hdf5 import attributes, missing_sources, number, open_hdf5, reading
 from data_tools.snapshots.header import (
     Options,
     SnapshotHeader,
@@ -35,21 +36,6 @@ from data_tools.snapshots.header import (
 
 _LENGTH_UNIT = "Unit length in cgs (U_L)"
 _COSMOLOGY_NAMES = {"omega_m": "Omega_m", "omega_b": "Omega_b", "h": "h", "w0": "w_0"}
-
-
-def is_swift(path: Path) -> bool:
-    """Return whether an HDF5 file was written by SWIFT.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read.
-    """
-    with open_hdf5(path) as handle:
-        if _LENGTH_UNIT in attributes(handle, "Units", path):
-            return True
-        codes = [attributes(handle, group, path).get("Code", "") for group in ("Code", "Header")]
-    return any(np.asarray(code).reshape(-1)[:1].astype(str).tolist() == ["SWIFT"] for code in codes)
 
 
 @final
@@ -89,6 +75,17 @@ class SwiftSnapshot(AbstractFamilySnapshot):
         self.files = parts or sibling_files(
             path, file_count(header, path), pattern=NUMBERED, example="snap_0000.0.hdf5"
         )
+
+    @staticmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        """Return whether an HDF5 file has SWIFT's units, or names it as its code."""
+        if signature_offset(path) is None:
+            return False
+        with open_hdf5(path) as handle:
+            if _LENGTH_UNIT in attributes(handle, "Units", path):
+                return True
+            codes = [attributes(handle, group, path).get("Code", "") for group in ("Code", "Header")]
+        return any(np.asarray(code).reshape(-1)[:1].astype(str).tolist() == ["SWIFT"] for code in codes)
 
     def _rows_of(
         self, handle: h5py.File, header: Mapping[str, Any], n: int, slab: Slab, path: Path

@@ -7,7 +7,7 @@ from cosmogan import Emulator
 from cosmogan.networks.base import AbstractGenerator
 from cosmogan.networks.dcgan import DCGANGenerator
 from cosmogan.networks.periodic import PeriodicGenerator
-from cosmogan.networks.spectral_prior import SpectralPriorGenerator
+from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.transforms import AbstractTransform, GaussianisingTransform, LogTransform
 from cosmogan.units import RODRIGUEZ2018

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[2] / "tests" / "data_tools")]
+sys.path[:0] = [str(HERE.parents[2])]
 
 import pynbody  # noqa: E402
 import swiftsimio  # noqa: E402
-from gadget_files import write_binary, write_hdf5  # noqa: E402
-from swift_files import write_swift  # noqa: E402
 
 from data_tools.snapshots import SnapshotHeader, open_snapshot  # noqa: E402
+from tests.data_tools.snapshots.gadget_files import write_binary, write_hdf5  # noqa: E402
+from tests.data_tools.snapshots.swift_files import write_swift  # noqa: E402
 
 # Of the box: units are multiplied in another order and in the file's precision.
 AGREEMENT = 1e-7

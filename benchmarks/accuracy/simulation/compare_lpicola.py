@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cosmogan.units import Cosmology
-from data_tools.cola import ColaSettings, evolve
-from data_tools.realisations import default_steps
-from data_tools.slicing import SlabCounter
+from data_tools.simulation.cola import ColaSettings, evolve
+from data_tools.simulation.realisations import default_steps
+from data_tools.slicing.slicing import SlabCounter
 
 # The bar: within 1.5% up to 1 h/Mpc in boxes of 200 Mpc/h and more, up to 4 h/Mpc in smaller ones.
 BAR = 0.015

@@ -1,6 +1,3 @@
-import itertools
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -36,7 +33,6 @@ def filled(values: np.ndarray, labels: np.ndarray | int) -> Accumulator:
 def expect_same(one: Accumulator, other: Accumulator) -> None:
     assert one.n_slices == other.n_slices
     np.testing.assert_array_equal(one.realisations, other.realisations)
-    expect_close(one.realisation_means(), other.realisation_means(), FLOAT64)
     expect_close(one.mean(), other.mean(), FLOAT64)
     expect_close(one.covariance(), other.covariance(), COVARIANCE)
 
@@ -57,19 +53,6 @@ def test_float32_tensors_are_summed_in_float64() -> None:
     expect_close(accumulator.mean(), np.array([float(values[0, 0])]), FLOAT64)
 
 
-@pytest.mark.parametrize("pieces", [(0, 7, 40, 60), (0, 1, 59, 60)])
-def test_shards_merge_to_the_whole(pieces: tuple[int, ...]) -> None:
-    values, labels = values_of(60), realisations_of(3, 20)
-    merged = Accumulator(values.shape[1])
-    for start, stop in itertools.pairwise(pieces):
-        merged.merge(filled(values[start:stop], labels[start:stop]))
-    whole = filled(values, labels)
-    expect_same(merged, whole)
-    merged.merge(filled(values[:1], labels[:1]))
-    with pytest.raises(AssertionError):
-        expect_same(merged, whole)
-
-
 def test_order_of_slices_does_not_matter() -> None:
     values, labels = values_of(60), realisations_of(3, 20)
     order = np.random.default_rng(1).permutation(60)
@@ -80,7 +63,7 @@ def test_too_many_realisations_share_their_products(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "_MAX_PRODUCTS", 4)
     values, labels = values_of(60), realisations_of(20, 3)
     accumulator = filled(values[:30], labels[:30])
-    accumulator.merge(filled(values[30:], labels[30:]))
+    accumulator.update(values[30:], labels[30:])
     assert len(accumulator._products) <= 5
     expect_close(accumulator.covariance(), np.cov(values.T), COVARIANCE)
     assert accumulator.n_realisations == 20
@@ -139,7 +122,6 @@ def test_halves_are_disjoint_and_complete(n: int, n_splits: int, size: int) -> N
 def test_realisations_of_different_size_are_weighted_by_slices() -> None:
     accumulator = filled(np.array([[1.0], [1.0], [1.0], [5.0]]), np.array([0, 0, 0, 1]))
     assert accumulator.mean()[0] == 2.0
-    np.testing.assert_array_equal(accumulator.realisation_means(), [[1.0], [5.0]])
 
 
 def test_refusals() -> None:
@@ -147,44 +129,9 @@ def test_refusals() -> None:
         Accumulator(0)
     with pytest.raises(ValueError, match="expected shape"):
         Accumulator(3).update(np.zeros((2, 4)), 0)
-    with pytest.raises(ValueError, match="3 bins"):
-        Accumulator(3).merge(Accumulator(4))
     with pytest.raises(ValueError, match="empty"):
         Accumulator(3).mean()
 
 
 def test_single_slice_has_no_covariance() -> None:
     assert np.isnan(filled(np.ones((1, 2)), 0).covariance()).all()
-
-
-def test_all_reduce_alone_changes_nothing() -> None:
-    accumulator = filled(values_of(8), realisations_of(2, 4))
-    accumulator.all_reduce()
-    expect_same(accumulator, filled(values_of(8), realisations_of(2, 4)))
-
-
-def _process(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    values, labels = values_of(60), realisations_of(3, 20)
-    # Uneven shares, and a realisation that only one process sees.
-    mine = slice(0, 2) if rank == 0 else slice(2, 60)
-    accumulator = filled(values[mine], labels[mine])
-    accumulator.all_reduce()
-    np.savez(
-        f"{folder}/{rank}.npz",
-        means=accumulator.realisation_means(),
-        covariance=accumulator.covariance(),
-        n=accumulator.n_slices,
-    )
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.distributed
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_process, args=(str(tmp_path),), nprocs=2)
-    whole = filled(values_of(60), realisations_of(3, 20))
-    for rank in range(2):
-        found = np.load(tmp_path / f"{rank}.npz")
-        assert found["n"] == 60
-        expect_close(found["means"], whole.realisation_means(), FLOAT64)
-        expect_close(found["covariance"], whole.covariance(), COVARIANCE)

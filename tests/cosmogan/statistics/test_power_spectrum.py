@@ -194,7 +194,8 @@ def test_short_floats_are_summed_in_float64(dtype: torch.dtype, tolerance: float
 
 def expect_gaussian_scatter(variance: torch.Tensor, bins: RadialBins, n_slices: int) -> None:
     """Variance of P(k) of white noise of variance 1, ring by ring and, to a per cent, of all rings together."""
-    ratio = variance / bins.gaussian_variance(torch.full((bins.n_bins,), (BOX / bins.n_pixels) ** 2))
+    # 2 P^2 over the modes of the plane.
+    ratio = variance * bins.n_plane / (2 * (BOX / bins.n_pixels) ** 4)
     # The variance of n chi-squared numbers with d degrees of freedom scatters by sqrt((2 + 12 / d) / n).
     weight = n_slices / (2 + 12 / bins.n_plane)
     assert ((ratio - 1).abs() < SIGMAS / weight.sqrt()).all()

@@ -12,13 +12,13 @@ from cosmogan.statistics.bispectrum import EquilateralBispectrum, IsoscelesBispe
 from cosmogan.statistics.histogram import Histogram
 from cosmogan.statistics.peaks import Peaks
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.validation.closeness import Closeness, closeness, counted_bins
+from cosmogan.validation.closeness import Closeness, closeness
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison, StatisticComparison
 from cosmogan.validation.means import compare_statistic
-from cosmogan.validation.page_tables import closeness_table
-from cosmogan.validation.record import to_record
-from cosmogan.validation.table import format_table
+from cosmogan.validation.report.page_tables import closeness_table
+from cosmogan.validation.report.record import to_record
+from cosmogan.validation.report.table import format_table
 from cosmogan.validation.thresholds import load_thresholds
 
 # Densities are stored in float32.
@@ -105,7 +105,8 @@ def test_histogram_counts_from_percentile_to_percentile() -> None:
     shares = np.zeros(len(statistic.edges(METADATA)) - 1)
     # Cumulated: 0.5e-4, 1.5e-4, ..., 0.99985, 0.99995, 1: the 0.01th and 99.99th percentile lie in bins 11 and 13.
     shares[10:15] = 0.5e-4, 1e-4, 0.9997, 1e-4, 0.5e-4
-    counted, text = counted_bins(of_means(statistic, shares, shares), n_slices=16)
+    entry = of_means(statistic, shares, shares)
+    counted, text = statistic.counted(entry.reference, entry.judged, n_slices=16)
     assert np.flatnonzero(counted).tolist() == [11, 12, 13]
     assert "0.01 to 99.99" in text
 
@@ -114,7 +115,8 @@ def test_peaks_count_from_500_in_the_simulation() -> None:
     statistic = Peaks()
     number = np.full(len(statistic.edges(METADATA)) - 1, 10.0)
     number[3], number[4] = 4.99, 5.0
-    counted, text = counted_bins(of_means(statistic, 2 * number, number), n_slices=100)
+    entry = of_means(statistic, 2 * number, number)
+    counted, text = statistic.counted(entry.reference, entry.judged, n_slices=100)
     assert np.flatnonzero(~counted).tolist() == [3]
     assert "500 peaks" in text
 

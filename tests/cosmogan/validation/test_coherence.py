@@ -5,9 +5,9 @@ import pytest
 
 from cosmogan.slices import read_slices, write_example
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.validation.coherence import CoherenceComparison
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
+from cosmogan.validation.sets.coherence import CoherenceComparison
 from cosmogan.validation.thresholds import load_thresholds
 from cosmogan.validation.verdict import judge_score
 from tests.cosmogan.validation.test_compare import write_like

@@ -5,9 +5,9 @@ import pytest
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader, SliceSet, write_slices
-from cosmogan.validation import copies
-from cosmogan.validation.copies import compare_copies
 from cosmogan.validation.score import SampleComparison
+from cosmogan.validation.sets import copies
+from cosmogan.validation.sets.copies import compare_copies
 
 METADATA = SliceMetadata(box_size=100.0, n_pixels=32, thickness=1.0)
 SURE, UNSURE = 8.0, 2.0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cosmogan.slices import SliceMetadata, SliceReader, SliceSet, write_slices
-from cosmogan.validation.diversity import compare_diversity
 from cosmogan.validation.score import SampleComparison
+from cosmogan.validation.sets.diversity import compare_diversity
 
 METADATA = SliceMetadata(box_size=100.0, n_pixels=32, thickness=1.0)
 SURE, UNSURE = 6.0, 3.0

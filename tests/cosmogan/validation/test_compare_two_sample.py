@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-import cosmogan.validation.two_sample as two_sample
+import cosmogan.validation.sets.two_sample as two_sample
 from cosmogan.errors import UserError
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader, SliceSet, write_example, write_slices
 from cosmogan.validation.compare import compare, compare_candidates
@@ -60,6 +60,8 @@ def test_a_difference_is_found(tmp_path: Path, reference: Path) -> None:
     assert score.floor is not None
     assert 0 < score.floor < 0.1
     assert result.notes == ()
+    # Of all ways to call four of eight boxes mocks, no other tells as much.
+    assert (result.p_value, result.n_orders) == (1 / 70, 70)
     assert {name: len(values) for name, values in result.distributions.items()} == {"mocks": 200, "simulation": 200}
     assert np.median(result.distributions["mocks"]) > np.median(result.distributions["simulation"])
     for words in ("200 mocks", "200 slices of 4 realisations", "16 x 16 pixels", f"{score.value + 0.5:.3f}"):
@@ -67,8 +69,12 @@ def test_a_difference_is_found(tmp_path: Path, reference: Path) -> None:
 
 
 def test_perfect_mocks_are_not_told_apart(tmp_path: Path, reference: Path) -> None:
-    (score,) = run(write_boxes(tmp_path / "mocks.h5", lognormal(400, 2), 1, cut=False), reference).scores
+    result = run(write_boxes(tmp_path / "mocks.h5", lognormal(400, 2), 1, cut=False), reference)
+    (score,) = result.scores
     assert 0 <= score.value < 0.1
+    assert result.p_value is not None
+    assert result.p_value > 0.01
+    assert "taken as 4 boxes" in result.explanation
     assert score.sigmas is not None
     assert abs(score.sigmas) < 3
 
@@ -84,9 +90,12 @@ def test_boxes_that_differ_among_themselves_are_no_difference(tmp_path: Path) ->
         )
         for seed in (1, 2)
     ]
-    (score,) = run(*files).scores
+    result = run(*files)
+    (score,) = result.scores
     assert score.sigmas is not None
     assert abs(score.sigmas) < 3
+    assert result.p_value is not None
+    assert result.p_value > 0.01
     # Between boxes the network finds far more than chance between slices allows.
     assert score.floor is not None
     assert score.floor > 0.05
@@ -95,25 +104,23 @@ def test_boxes_that_differ_among_themselves_are_no_difference(tmp_path: Path) ->
 def test_whole_realisations_are_split(tmp_path: Path, reference: Path, trainings: list[dict[str, Any]]) -> None:
     mocks = write_boxes(tmp_path / "mocks.h5", lognormal(400, 2), 8)
     result = run(mocks, reference)
-    judged, floor = trainings
-    # Equal labels, such as boxes of the same initial conditions, are on the same side in both files.
-    assert set(judged["mock_groups"]) == set(judged["simulation_groups"])
-    assert len(set(judged["simulation_groups"])) == 4
-    assert len(judged["simulation_groups"]) == 200
-    first, second = set(floor["mock_groups"]), set(floor["simulation_groups"])
-    assert first | second == set(judged["simulation_groups"])
-    assert not first & second
+    assert len(trainings) == 3
+    assert len({training["seed"] for training in trainings}) == 3
+    for training in trainings:
+        # Equal labels, such as boxes of the same initial conditions, are on the same side in both files.
+        assert set(training["mock_groups"]) == set(training["simulation_groups"])
+        assert len(set(training["simulation_groups"])) == 4
+        assert len(training["simulation_groups"]) == 200
     assert len(result.distributions["simulation"]) == 200
 
 
-def test_floor_of_a_reference_is_learnt_once(tmp_path: Path, reference: Path, trainings: list[dict[str, Any]]) -> None:
+def test_candidates_are_judged_as_if_alone(tmp_path: Path, reference: Path, trainings: list[dict[str, Any]]) -> None:
     mocks = {name: write_boxes(tmp_path / f"{name}.h5", lognormal(160, seed), 8) for seed, name in enumerate("ab", 5)}
     found = compare_candidates(mocks, reference, statistics=[], sets=False, two_sample=True)
-    assert len(trainings) == 3
-    first, second = (comparison.samples[-1].scores[0] for comparison in found)
-    assert first.floor is not None
-    assert second.floor == first.floor
-    assert second.floor == compare(mocks["b"], reference, statistics=[], two_sample=True).samples[-1].scores[0].floor
+    assert len(trainings) == 6
+    alone = compare(mocks["b"], reference, statistics=[], two_sample=True).samples[-1]
+    together = found[1].samples[-1]
+    assert (together.scores, together.p_value) == (alone.scores, alone.p_value)
 
 
 def test_slices_of_a_generator_are_independent(
@@ -137,10 +144,11 @@ def test_a_single_realisation_is_said(tmp_path: Path, trainings: list[dict[str, 
     reference = write_boxes(tmp_path / "reference.h5", lognormal(64, 1), 1)
     mocks = write_boxes(tmp_path / "mocks.h5", lognormal(64, 2), 1, cut=False)
     result = run(mocks, reference)
-    assert len(trainings) == 1
     assert len(trainings[0]["simulation_groups"]) == 32
+    assert result.p_value == 0.5 or result.p_value == 1
+    assert "p cannot be below 0.5" in result.notes[0]
     assert (result.scores[0].floor, result.scores[0].sigmas) == (None, None)
-    assert "single realisation of the reference (it learned from slabs of the same box)" in result.notes[0]
+    assert "single realisation of the reference (it learned from slabs of the same box)" in result.notes[1]
     assert "±" not in result.explanation
 
 
@@ -154,10 +162,11 @@ def test_few_realisations_are_said(
     reference = write_boxes(tmp_path / "reference.h5", lognormal(64, 1), n_realisations)
     mocks = write_boxes(tmp_path / "mocks.h5", lognormal(64, 2), 1, cut=False)
     result = run(mocks, reference)
-    assert words in result.notes[0]
+    assert "p cannot be below" in result.notes[0]
+    assert words in result.notes[1]
     assert result.scores[0].sigmas is None
     assert (result.scores[0].floor is None) == (n_realisations < 4)
-    assert len(trainings) == (1 if n_realisations < 4 else 2)
+    assert len(trainings) == 3
 
 
 def test_few_slices_are_no_number(tmp_path: Path, reference: Path) -> None:

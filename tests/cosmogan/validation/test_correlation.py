@@ -6,7 +6,7 @@ import pytest
 
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.validation.compare import compare_statistic
-from cosmogan.validation.correlation import CorrelationComparison, compare_correlations
+from cosmogan.validation.sets.correlation import CorrelationComparison, compare_correlations
 from tests.cosmogan.validation.test_compare import METADATA, Fake
 
 N_BINS, N_SLICES = 6, 40_000

@@ -8,7 +8,7 @@ from cosmogan.slices import write_example
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.compare import compare
 from cosmogan.validation.comparison import Comparison
-from cosmogan.validation.paper import draw_paper, is_of_the_paper, paper_rows
+from cosmogan.validation.report.paper import draw_paper, is_of_the_paper, paper_rows
 
 
 def comparison(tmp_path: Path, box_size: float) -> Comparison:

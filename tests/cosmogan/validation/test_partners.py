@@ -6,8 +6,8 @@ import pytest
 
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceReader, read_slices, write_example, write_slices
-from cosmogan.validation.partners import compare_partners
 from cosmogan.validation.score import SampleComparison
+from cosmogan.validation.sets.partners import compare_partners
 
 # Densities are stored in float32.
 FLOAT32 = 1e-5

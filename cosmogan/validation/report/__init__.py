@@ -1,0 +1,1 @@
+"""A comparison written down: table, figures, JSON and one HTML page."""

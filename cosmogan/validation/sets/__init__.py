@@ -1,0 +1,1 @@
+"""What is asked of whole sets of slices: copies, variety, coherence, partners, and whether a network can tell."""

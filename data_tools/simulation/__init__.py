@@ -1,0 +1,1 @@
+"""Seeds to particles: the COLA run and the command ``cosmogan simulate``."""

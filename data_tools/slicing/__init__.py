@@ -1,0 +1,1 @@
+"""Particles to slices: slabs, mass assignment and the command ``cosmogan slice``."""

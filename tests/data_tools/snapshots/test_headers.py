@@ -1,0 +1,213 @@
+"""What headers of real files say, leave out or say in other words: units, scalings, counts, redshifts."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from cosmogan.errors import UserError
+from data_tools.snapshots import open_snapshot
+from tests.data_tools.snapshots.gadget_files import binary_header, record, write_binary, write_hdf5
+
+N = 512
+KPC, MPC = 3.085678e21, 3.085678e24
+# 1e10 Msun/h per (Mpc/h)^3.
+CRITICAL_DENSITY = 27.7536627
+
+
+@pytest.fixture
+def lattice() -> np.ndarray:
+    """Positions all over a box of side 1."""
+    axis = (np.arange(8) + 0.5) / 8
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).astype(np.float32)
+
+
+def mass(box: float, *, omega_m: float = 0.3) -> float:
+    """Mass of each particle, 1e10 Msun/h, that makes up a box in Mpc/h."""
+    return omega_m * CRITICAL_DENSITY * box**3 / N
+
+
+def table(value: float) -> np.ndarray:
+    return np.array([0, value, 0, 0, 0, 0])
+
+
+def read(path: Path, **options: Any) -> np.ndarray:
+    return np.concatenate(list(open_snapshot(path, **options).positions()))
+
+
+@pytest.mark.parametrize(
+    ("in_file", "box"), [(3000.0, 3.0), (3000.0, 3000.0), (20_000.0, 20_000.0), (20_000.0, 20.0), (8000.0, 8.0)]
+)
+def test_masses_decide_the_unit_that_the_header_does_not_say(tmp_path: Path, lattice, in_file: float, box: float):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * in_file, BoxSize=in_file, MassTable=table(mass(box)))
+    header = open_snapshot(path).header
+    assert header.box_size == box
+    assert "by the masses, which make Omega_m 0.3" in header.unit_source
+    np.testing.assert_allclose(read(path), lattice * box, rtol=1e-6)
+    # As a data set of masses, too.
+    write_hdf5(path, lattice * in_file, BoxSize=in_file)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Masses"] = np.full(N, mass(box), np.float32)
+    assert open_snapshot(path).header.box_size == box
+    # In a binary.
+    write_binary(tmp_path / "snap", lattice * in_file, n_total=N, box_size=in_file, masses=np.full(N, mass(box)))
+    assert open_snapshot(tmp_path / "snap").header.box_size == box
+
+
+@pytest.mark.parametrize("masses", [None, table(0.0), table(mass(200.0))])
+def test_a_unit_that_masses_do_not_decide_is_asked_for(tmp_path: Path, lattice, masses):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 3000, BoxSize=3000.0, MassTable=masses)
+    with pytest.raises(UserError, match=r"3000 Mpc/h or 3 Mpc/h, and its masses do not decide.*--length-unit"):
+        open_snapshot(path)
+    assert open_snapshot(path, length_unit="kpc/h").header.box_size == 3.0
+
+
+@pytest.mark.parametrize(("in_file", "box"), [(100.0, 100.0), (205_000.0, 205.0)])
+def test_a_box_of_one_possible_size_needs_no_masses(tmp_path: Path, lattice, in_file: float, box: float):
+    path = tmp_path / "snap.hdf5"
+    # In another unit of mass than is usual: no unit of length makes a universe of them.
+    for masses in (None, table(mass(box) * 1e10)):
+        write_hdf5(path, lattice * in_file, BoxSize=in_file, MassTable=masses)
+        assert open_snapshot(path).header.box_size == box
+
+
+def test_gizmo_divides_its_units_by_h(tmp_path: Path, lattice):
+    path = tmp_path / "snap.hdf5"
+    names = {"Omega0": None, "Omega_Matter": 0.31, "HubbleParam": 0.7, "UnitLength_In_CGS": KPC / 0.7}
+    write_hdf5(path, lattice * 8000, BoxSize=8000.0, **names)
+    header = open_snapshot(path).header
+    assert (header.box_size, header.unit_source) == (8.0, "stated in the file")
+    assert header.cosmology.omega_m == 0.31
+
+
+@pytest.mark.parametrize(
+    ("attributes", "box"),
+    [
+        ({"a_scaling": 1.0, "h_scaling": -1.0, "to_cgs": MPC}, 100.0),
+        ({"a_scaling": 1.0, "h_scaling": 0.0, "to_cgs": MPC}, 68.0),
+        ({"a-scale-exponent": 1.0, "h-scale-exponent": 0.0}, 68.0),
+        ({"aexp-scale-exponent": 1.0, "h-scale-exponent": -1.0, "CGSConversionFactor": MPC}, 100.0),
+        # As some write what they do not know.
+        ({"to_cgs": 0.0}, 100.0),
+    ],
+)
+def test_scalings_of_the_data_set_count_beside_the_header(tmp_path: Path, lattice, attributes, box: float):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 100, unit_in_cm=MPC)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs.update(attributes)
+    assert open_snapshot(path).header.box_size == pytest.approx(box, rel=1e-12)
+    np.testing.assert_allclose(read(path), lattice * box, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"to_cgs": KPC}, r"header states a unit of length of 3.08568e\+24 cm and /Coordinates one of 3.08568e\+21"),
+        ({"a_scaling": 0.0}, "is not comoving .power 0"),
+        ({"h_scaling": 2.0}, "has the power 2 of h"),
+    ],
+)
+def test_scalings_that_contradict_are_refused(tmp_path: Path, lattice, attributes, expected: str):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 100, unit_in_cm=MPC)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs.update(attributes)
+    with pytest.raises(UserError, match=expected):
+        open_snapshot(path)
+    assert open_snapshot(path, length_unit="Mpc/h").header.box_size == 100.0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {
+            "NumPart_Total": np.array([0, N, *[0] * 6], np.uint64),
+            "NumPart_Total_HighWord": np.zeros(6, np.uint32),
+        },
+        {"NumPart_Total": np.array([0, N], np.uint32), "NumPart_Total_HighWord": np.zeros(6, np.uint32)},
+        {"NumPart_ThisFile": np.array([0, N], np.int32), "MassTable": np.array([0.0, 0.5])},
+        {"NumPart_ThisFile": np.array([0, N], float), "NumPart_Total": np.array([0, N], float)},
+        {"NumPart_Total": np.zeros(6, np.uint32)},
+        {"NumPart_Total": np.zeros(6, np.uint32), "NumFilesPerSnapshot": 0},
+    ],
+    ids=["eight and six", "two and six", "two types", "floats", "totals of zero", "no number of files"],
+)
+def test_lists_of_types_of_any_length(tmp_path: Path, lattice, header: dict[str, Any]):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 100, unit_in_cm=MPC, **header)
+    snapshot = open_snapshot(path)
+    assert snapshot.header.n_particles == N
+    np.testing.assert_allclose(read(path), lattice * 100, rtol=1e-6)
+
+
+def test_counts_that_are_no_whole_numbers_are_refused(tmp_path: Path, lattice):
+    write_hdf5(tmp_path / "snap.hdf5", lattice, NumPart_Total=np.array([0, N + 0.5]))
+    with pytest.raises(UserError, match="expected a count per particle type"):
+        open_snapshot(tmp_path / "snap.hdf5")
+
+
+def test_binary_totals_of_zero_are_those_of_the_file(tmp_path: Path, lattice):
+    write_binary(tmp_path / "snap", lattice * 100, n_total=0, n_files=0, masses=np.full(N, mass(100.0)))
+    assert open_snapshot(tmp_path / "snap").header.n_particles == N
+    np.testing.assert_allclose(read(tmp_path / "snap"), lattice * 100, rtol=1e-6)
+
+
+def test_the_high_word_of_n_genic_is_no_other_type(tmp_path: Path):
+    n = 3 * 2**32 + 77
+    for name, omega_m, expected in (("right", 0.3, n), ("other", 0.2, 77)):
+        header = binary_header(
+            "<",
+            n_this_file=(0, 5),
+            n_total=(0, 77, 3),
+            mass_table=(0.0, omega_m * CRITICAL_DENSITY * 1e9 / n),
+            redshift=0.0,
+            n_files=1,
+            box_size=1000.0,
+        )
+        (tmp_path / name).write_bytes(record(header, "<") + record(b"0" * 60, "<"))
+        assert open_snapshot(tmp_path / name, length_unit="Mpc/h").header.n_particles == expected
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("length", [512, 264])
+def test_binaries_of_other_headers_are_named(tmp_path: Path, order: str, length: int):
+    (tmp_path / "snap").write_bytes(record(b"\0" * length, order) + record(b"0" * 60, order))
+    with pytest.raises(UserError, match=f"begins with a record of {length} bytes, where the header .* has 256.*HDF5"):
+        open_snapshot(tmp_path / "snap")
+
+
+def test_half_precision_is_kept_and_not_computed_in(tmp_path: Path, lattice):
+    half = (lattice * 900).astype(np.float16)
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, half, BoxSize=900.0, unit_in_cm=MPC)
+    np.testing.assert_array_equal(read(path), half.astype(np.float32))
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs["h_scaling"] = 0.0
+    # Beside: the product in half precision is off by up to a part in 2,000.
+    np.testing.assert_allclose(read(path), half.astype(np.float64) * 0.68, rtol=2e-7)
+
+
+def test_a_file_of_several_may_hold_none_of_the_type(tmp_path: Path, lattice):
+    for i, part in enumerate((lattice, lattice[:0])):
+        write_hdf5(tmp_path / f"snap.{i}.hdf5", part * 100, n_total=N, n_files=2, unit_in_cm=MPC)
+    with h5py.File(tmp_path / "snap.1.hdf5", "r+") as handle:
+        for name in list(handle["PartType1"]):
+            del handle["PartType1"][name]
+    np.testing.assert_allclose(read(tmp_path / "snap.0.hdf5"), lattice * 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Scale-factor", "ExpansionFactor", "Time"])
+def test_the_scale_factor_says_the_redshift(tmp_path: Path, lattice, name: str):
+    write_hdf5(tmp_path / "snap.hdf5", lattice * 100, unit_in_cm=MPC, Redshift=None, **{name: 0.25})
+    assert open_snapshot(tmp_path / "snap.hdf5").header.redshift == pytest.approx(3.0)
+
+
+def test_a_time_beyond_one_is_no_scale_factor(tmp_path: Path, lattice):
+    write_hdf5(tmp_path / "snap.hdf5", lattice * 100, unit_in_cm=MPC, Redshift=None, Time=13.7)
+    with pytest.raises(UserError, match="does not say its redshift"):
+        open_snapshot(tmp_path / "snap.hdf5")
