@@ -159,18 +159,16 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         "# Scoreboard\n",
         "Written by `scoreboard.py` from the files in `scoreboard/`, which hold more numbers; do not edit. **Bold: "
         "misses the bar.** Differences are abs(mocks / simulation - 1).\n",
-        "- *Simulations* are what nobody can beat for sure. Against the training mean: two disjoint sets of training "
-        "realisations against each other, rms over many such pairs (each set has half of the realisations, so that a "
-        "network that hits the mean of all may well come closer). Against test realisations: all training slices as if "
-        "they were mocks.\n"
-        "- *Against the training mean*: is the network right? *Against test realisations*, which were first "
-        "measured when everything had been decided (docs/reproduce.md, which has two exceptions): is the emulator "
-        "right? σ is that of the bootstrap over test realisations and of the mocks, in squares; χ² per bin is the mean "
-        "of its squares, bins being taken one by one although they vary together.\n"
-        "- Bins of P(k): rings of width k_F from k_F to 0.9 of Nyquist. Histogram: ten bins per decade, all that hold "
-        "pixels from the 0.01th to the 99.99th percentile. Peaks: five bins per decade, those with 500 peaks.\n"
+        "- *Against the training mean*: is the network right? *Simulations* are two halves of the training "
+        "realisations against each other, rms over many pairs; a network that hits the mean of all may come closer.\n"
+        "- *Against test realisations*: is the emulator right? They were first measured when everything had been "
+        "decided; docs/reproduce.md has two exceptions. *Simulations* are all training slices as if they were mocks. "
+        "σ is that of the bootstrap over test realisations and of the mocks, in squares; χ² per bin takes bins one by "
+        "one, although they vary together.\n"
+        "- Bins: P(k), rings of width k_F from k_F to 0.9 of Nyquist; histogram, ten per decade from the 0.01th to the "
+        "99.99th percentile; peaks, five per decade, those with 500 peaks.\n"
         "- *lognormal* and *copula* are `cosmogan baseline` fitted to the same training slices: what an emulator has "
-        "to beat.\n",
+        "to beat, save in what they have by construction.\n",
     ]
     return "\n".join(parts) + "".join("\n" + _box(record) for record in records)
 
@@ -221,6 +219,11 @@ def beaten_by_baselines(record: dict[str, Any], name: str) -> list[str]:
     Those that the baseline has by construction do not count, nor those in which the candidate differs from simulations
     by no more than these do from each other.
     """
+    return [f"{title} ({other} {two:.2g}, {name} {size:.2g})" for title, other, two, size in _beaten(record, name)]
+
+
+def _beaten(record: dict[str, Any], name: str) -> list[tuple[str, str, float, float]]:
+    """Return what `beaten_by_baselines` says: statistic, baseline, its number and that of the candidate."""
     held, found = record["candidates"], []
     for row, own in held[name]["rows"].items():
         floor = _size(record["floor"]["rows"].get(row, {})) if "training" in own else own["test"]["floor"]
@@ -233,7 +236,7 @@ def beaten_by_baselines(record: dict[str, Any], name: str) -> list[str]:
                 continue
             two = _size(theirs)
             if two is not None and two <= size:
-                found.append(f"{own['title']} ({other} {two:.2g}, {name} {size:.2g})")
+                found.append((own["title"], other, two, size))
     return found
 
 
@@ -268,20 +271,18 @@ def _box(record: dict[str, Any]) -> str:
     chance = _missed(TEST, record["simulations"]["rows"], box)
     if chance:
         parts.append(
-            f"The training slices themselves miss, as mocks: {'; '.join(chance)}. There the test realisations "
-            "differ from those of the training by more than is likely, and so will whatever was learnt well.\n"
+            f"The training slices themselves miss, as mocks: {'; '.join(chance)}. There the test differs from the "
+            "training by more than is likely, and so will whatever was learnt well.\n"
         )
     for name in emulators:
-        missed, worse = misses(record, name), beaten_by_baselines(record, name)
-        met = n_asked(record, name) - len(missed)
-        text = f"**{name}** meets {met} of {n_asked(record, name)} bars"
-        text += f"; it misses {'; '.join(missed)}." if missed else "."
-        text += (
-            f" A baseline is as good in: {'; '.join(worse)}."
-            if worse
-            else " Where it differs from simulations by more than these do from each other it beats the baselines, "
-            "save in what they have by construction."
-        )
+        met = n_asked(record, name) - len(misses(record, name))
+        text = f"**{name}** meets {met} of {n_asked(record, name)} bars."
+        worse: dict[str, list[str]] = {}
+        for title, other, _, _ in _beaten(record, name):
+            worse.setdefault(other, []).append(title)
+        text += "".join(f" As good or better, {other}: {'; '.join(titles)}." for other, titles in worse.items())
+        if not worse:
+            text += " Where it differs from simulations by more than these from each other it beats the baselines."
         parts.append(text + "\n")
     parts += ["### Everything else\n", _others(record, names)]
     parts.append(f"\n```\n{record['command']}\n```\n")

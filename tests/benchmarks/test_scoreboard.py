@@ -182,6 +182,9 @@ def test_baselines_are_to_be_beaten(page: ModuleType) -> None:
         worse = page.beaten_by_baselines(record(power=0.05, peaks=peaks), "ours")
         assert [name for name in ("lognormal", "copula") if any(name in text for text in worse)] == expected
         assert not any("power" in text for text in worse)
+        said = page.render([record(power=0.05, peaks=peaks)])
+        assert [name for name in ("lognormal", "copula") if f"As good or better, {name}: peaks" in said] == expected
+        assert ("it beats the baselines" in said) == (expected == [])
 
 
 def test_times_stand_beside_each_other(page: ModuleType) -> None:
