@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.distributed
 
 # Every way to halve up to ten realisations is counted out (126 for nine or ten); beyond that as many are drawn.
 _MAX_SPLITS = 126
