@@ -104,7 +104,7 @@ class Accumulator:
         Parameters
         ----------
         n_first, n_second, seed
-            As for `disjoint_means`.
+            Sizes of the sets and seed, as for `disjoint_means`.
 
         Yields
         ------
@@ -173,7 +173,7 @@ class Accumulator:
         Parameters
         ----------
         n_samples, seed
-            As for `bootstrap_means`.
+            Number of draws and their seed, as for `bootstrap_means`.
         """
         if self.n_realisations < 2 or n_samples < 2:
             return np.full(self.n_bins, np.nan)

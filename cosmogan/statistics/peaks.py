@@ -118,7 +118,7 @@ class Peaks(AbstractExtrema):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractExtrema`.
+        Bins as for `AbstractExtrema`.
     """
 
     name: ClassVar[str] = "peaks"
@@ -145,7 +145,7 @@ class Voids(AbstractExtrema):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractExtrema`.
+        Bins as for `AbstractExtrema`.
     """
 
     name: ClassVar[str] = "voids"

@@ -348,6 +348,14 @@ class TestCommand:
         with pytest.raises(UserError, match=r"cannot be read .No such file"):
             load_thresholds(tmp_path / "nothing.yaml")
 
+    def test_copies_of_an_earlier_file_are_read(self, tmp_path: Path) -> None:
+        # As thresholds.yaml once was: all statistics, and one that is gone.
+        earlier = {"significance": 3.0, "power_spectrum": 0.02, "area": 0.03, "voids": 0.05, "copies": 0.005}
+        (tmp_path / "asked.yaml").write_text("\n".join(f"{name}: {value}" for name, value in earlier.items()))
+        asked = load_thresholds(tmp_path / "asked.yaml")
+        assert asked.of("power_spectrum") == 0.02
+        assert asked.largest.keys() == ASKED.largest.keys()
+
     @pytest.mark.usefixtures("undrawn")
     def test_candidates_find_their_box(self, files: list[str], tmp_path: Path) -> None:
         other = tmp_path / "other.h5"
