@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.distributed
 
 # Every way to halve up to ten realisations is counted out (126 for nine or ten); beyond that as many are drawn.
 _MAX_SPLITS = 126
@@ -105,7 +104,7 @@ class Accumulator:
         Parameters
         ----------
         n_first, n_second, seed
-            As for `disjoint_means`.
+            Sizes of the sets and seed, as for `disjoint_means`.
 
         Yields
         ------
@@ -174,7 +173,7 @@ class Accumulator:
         Parameters
         ----------
         n_samples, seed
-            As for `bootstrap_means`.
+            Number of draws and their seed, as for `bootstrap_means`.
         """
         if self.n_realisations < 2 or n_samples < 2:
             return np.full(self.n_bins, np.nan)

@@ -73,7 +73,7 @@ class AbstractStatistic(ABC):
         fields
             1 + delta, dimensionless, shape ``(n_slices, n_pixels, n_pixels)``, float32 or float64, on any device.
         metadata
-            What the pixels are.
+            Metadata of the slices.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class AbstractStatistic(ABC):
         reference
             Mean of the simulation, shape ``(n_bins,)``.
         judged
-            What `judged` says of it.
+            Bins that `judged` names, bool, shape ``(n_bins,)``.
         n_slices
             Slices of the simulation.
         """

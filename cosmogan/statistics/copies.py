@@ -78,7 +78,7 @@ class Neighbours:
     Parameters
     ----------
     index
-        Of the candidate; -1 where none was allowed.
+        Index of the candidate; -1 where none was allowed.
     similarity
         Correlation coefficient of the flattened waves, 1 for copies; NaN where none was allowed.
     orientation
@@ -138,7 +138,7 @@ def flatten(modes: torch.Tensor, power: torch.Tensor, n_pixels: int) -> Waves:
     Parameters
     ----------
     modes, power
-        Of the whole set, from `gather_modes`; at least one slice.
+        Modes and power of the whole set, from `gather_modes`; at least one slice.
     n_pixels
         Side of the slices.
     """
@@ -174,7 +174,7 @@ def nearest(
     Parameters
     ----------
     queries, candidates
-        From `flatten`, of slices of the same side.
+        Waves from `flatten`, of slices of the same side.
     allowed
         Which candidates each query may have, bool, shape ``(n_queries, n_candidate_slices)``; all by default.
     n_candidates

@@ -44,7 +44,7 @@ def cross_power_spectrum(
     box_size
         Side of the slice, comoving Mpc/h.
     bins
-        From `radial_bins`, on the device of ``first``; by default linear rings up to Nyquist.
+        Rings from `radial_bins`, on the device of ``first``; by default linear rings up to Nyquist.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class ExchangeTest:
     n_orders
         Ways to give out the labels. No p can be below ``1 / n_orders``.
     n_drawn
-        How many of them were looked at: all, or that many random ones where they are too many.
+        Number of them that were looked at: all, or that many random ones where they are too many.
     """
 
     auc: float

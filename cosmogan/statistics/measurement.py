@@ -24,7 +24,7 @@ class Measurement:
     Parameters
     ----------
     accumulators
-        By name of the statistic.
+        Accumulators by name of the statistic.
     mean_density
         Mean of 1 + delta over all slices; near 1 for slices that sample the box.
     n_constant
@@ -49,7 +49,7 @@ def measure(
     reader
         An open slice file; counts are turned into 1 + delta.
     statistics
-        What to measure; their names must differ.
+        Statistics to measure; their names must differ.
     device
         Device to compute on.
 

@@ -131,7 +131,7 @@ class BoundaryLength(AbstractMinkowski):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractMinkowski`.
+        Thresholds as for `AbstractMinkowski`.
     """
 
     name: ClassVar[str] = "boundary_length"
@@ -155,7 +155,7 @@ class EulerCharacteristic(AbstractMinkowski):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractMinkowski`.
+        Thresholds as for `AbstractMinkowski`.
     """
 
     name: ClassVar[str] = "euler_characteristic"

@@ -17,9 +17,9 @@ _WINDOW = 5
 # Of the Gaussian applied, in pixels, from which minima are voids rather than pixels without a particle.
 _LEAST_SMOOTHING_OF_VOIDS = 1.0
 # Peaks or voids per slice in the reference below which a bin is too sparse to enter the summary.
+_SPARSE = 0.1
 # Extrema that a bin must hold in all of the simulation to count for closeness.
 _LEAST_EXTREMA = 500
-_SPARSE = 0.1
 
 
 def find_peaks(fields: torch.Tensor) -> torch.Tensor:
@@ -118,7 +118,7 @@ class Peaks(AbstractExtrema):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractExtrema`.
+        Bins as for `AbstractExtrema`.
     """
 
     name: ClassVar[str] = "peaks"
@@ -145,7 +145,7 @@ class Voids(AbstractExtrema):
     Parameters
     ----------
     low, high, per_decade
-        As for `AbstractExtrema`.
+        Bins as for `AbstractExtrema`.
     """
 
     name: ClassVar[str] = "voids"

@@ -36,7 +36,7 @@ class RadialBins:
     n_pixels
         Pixels along a side.
     binning
-        As given to `radial_bins`.
+        Binning as given to `radial_bins`.
     edges
         Edges of the rings, shape ``(n_bins + 1,)``, float64, units of the fundamental; lower edges are inclusive.
     centres
@@ -46,7 +46,7 @@ class RadialBins:
         Ring of each mode of the half plane of ``rfft2``, shape ``(n_pixels * (n_pixels // 2 + 1),)``, int64; modes in
         no ring carry ``n_bins``.
     weight
-        How often each of these modes occurs in the full plane, 1 or 2, same shape, float64.
+        Number of times that each of these modes occurs in the full plane, 1 or 2, same shape, float64.
     n_plane
         Modes of the full plane per ring, shape ``(n_bins,)``, float64. For a Gaussian field ``n_plane`` times the
         measured over the true power of one slice follows chi squared with ``n_plane`` degrees of freedom.
@@ -182,7 +182,7 @@ def power_spectrum(delta: torch.Tensor, box_size: float, *, bins: RadialBins | N
     box_size
         Side of the slice, comoving Mpc/h.
     bins
-        From `radial_bins`, on the device of ``delta``; by default linear rings up to Nyquist.
+        Rings from `radial_bins`, on the device of ``delta``; by default linear rings up to Nyquist.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def ring_means(
     Parameters
     ----------
     delta, box_size, bins
-        As for `power_spectrum`.
+        Slices, side and rings, as for `power_spectrum`.
     second
         Shape of ``delta``; ``delta`` itself if not given.
 
@@ -269,7 +269,7 @@ class PowerSpectrum(AbstractStatistic):
     Parameters
     ----------
     binning, n_bins, to_corner
-        As for `radial_bins`.
+        Rings as for `radial_bins`.
     """
 
     name: ClassVar[str] = "power_spectrum"

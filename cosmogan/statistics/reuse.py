@@ -24,7 +24,7 @@ def once_per_tensor(
     Parameters
     ----------
     function
-        Of a tensor and hashable arguments; callers must not change what it returns.
+        Function of a tensor and hashable arguments; callers must not change what it returns.
     """
     held: dict[tuple[Hashable, ...], tuple[weakref.ref[torch.Tensor], _Result]] = {}
 

@@ -39,9 +39,9 @@ class Scattering:
     Parameters
     ----------
     first
-        Of each scale, from the finest to the coarsest, shape ``(n_slices, n_scales)``.
+        Coefficients of each scale, from the finest to the coarsest, shape ``(n_slices, n_scales)``.
     second
-        Of each pair of `scale_pairs`, averaged over both orientations, shape ``(n_slices, n_pairs)``.
+        Coefficients of each pair of `scale_pairs`, averaged over both orientations, shape ``(n_slices, n_pairs)``.
     parallel, perpendicular
         The same for equal orientations and for those at right angles.
     """

@@ -147,7 +147,7 @@ def draw_pairs(n_slices: int, n_pairs: int, allowed: np.ndarray, *, seed: int) -
     n_slices
         Number of slices to draw from.
     n_pairs
-        How many pairs at most; fewer if there are no more.
+        Number of pairs at most; fewer if there are no more.
     allowed
         Which pairs may be drawn, bool, shape ``(n_slices, n_slices)``, symmetric.
     seed

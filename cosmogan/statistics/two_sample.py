@@ -150,7 +150,7 @@ class SliceClassifier(nn.Module):
     tile
         Side in pixels of what the network sees at a time.
     n_slices_seen
-        Tiles that training has shown it.
+        Number of tiles that it was trained on.
     """
 
     location: torch.Tensor
@@ -237,8 +237,8 @@ def train_classifier(
     """Train a network to tell two sets of slices apart.
 
     Steps hold as many mocks as simulations, tiles of random place and orientation. A quarter of the groups of either
-    set is held out; the state that does best on them is returned, and training ends early when they are told apart
-    without a mistake, or no better for 500 steps. The global random generators are left as they were.
+    set is held out; the state that does best on them is returned, and training ends early when it tells them
+    apart without a mistake, or no better for 500 steps. The global random generators are left as they were.
 
     Parameters
     ----------
@@ -310,9 +310,9 @@ def hold_out(groups: np.ndarray, share: float, rng: np.random.Generator) -> np.n
     groups
         A label per slice, shape ``(n,)``, at least two slices.
     share
-        Between 0 and 1.
+        Share between 0 and 1.
     rng
-        Of the choice.
+        Generator of the choice.
 
     Returns
     -------
@@ -337,7 +337,7 @@ def random_tiles(density: np.ndarray, picks: np.ndarray, tile: int, rng: np.rand
     tile
         Side in pixels; the result is a shifted slice where it equals ``n_pixels``.
     rng
-        Of places and orientations.
+        Generator of places and orientations.
 
     Returns
     -------

@@ -20,16 +20,17 @@ class Closeness:
     Parameters
     ----------
     name, title
-        Of the statistic; that of the family, such as ``"bispectrum"``, where several count as one.
+        Name and heading of the statistic; those of the family, such as ``"bispectrum"``, where several count as one.
     bins
         Which bins count, in words.
     n_bins
-        How many these are.
+        Number of these.
     median, maximum
-        Of abs(mocks / simulation - 1) over these bins; NaN without bins, infinite where the mocks are not finite.
+        Median and largest of abs(mocks / simulation - 1) over these bins; NaN without bins, infinite where the mocks
+        are not finite.
     floor_median, floor_maximum
-        The same of ``StatisticComparison.floor``, what disjoint sets of the simulation's realisations differ by; NaN
-        where there are no such sets.
+        Median and largest of ``StatisticComparison.floor``, what disjoint sets of the simulation's realisations differ
+        by; NaN where there are no such sets.
     within
         Share of the bins in which mocks and simulation differ by at most two standard deviations, those of both in
         squares; NaN where nobody knows how far realisations scatter.
@@ -58,7 +59,7 @@ def closeness(entries: Sequence[StatisticComparison], *, n_slices: int) -> dict[
     entries
         Mocks against a simulation.
     n_slices
-        Of the simulation.
+        Slices of the simulation.
     """
     groups: dict[str, list[StatisticComparison]] = {}
     for entry in entries:

@@ -41,16 +41,16 @@ def validate(
         Slice files of simulations that none of the mocks has seen, one per box.
     training
         Slice files that the mocks were learnt from, one per box, to look for copies of their slices and to say how far
-        the mocks are from what they were shown.
+        the mocks are from them.
     floor
         Slice files of more simulations of the same boxes, another code's will do: where they have more realisations
         than the reference, floor and errors are taken from them.
     thresholds
         YAML file of the largest differences that pass, by statistic; for what it leaves out, those of the package.
     two_sample
-        Train a network to tell mocks from simulation, too; takes minutes per set of mocks.
+        Two-sample test, too: a network learns to tell mocks from simulation; takes minutes per set of mocks.
     paired
-        Slice i of the mocks shares the initial conditions of slice i of the reference: compare their phases, too.
+        Comparison of phases, too: slice i of the mocks shares the initial conditions of slice i of the reference.
     bootstrap
         Draws of realisations for the errors.
     seed

@@ -15,24 +15,19 @@ from cosmogan.files import file_sha256
 from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
-from cosmogan.statistics.copies import SMALLEST_SIDE as SMALLEST_SIDE_OF_COPIES
 from cosmogan.statistics.cross_spectrum import measure_pairs
 from cosmogan.statistics.listed import default_statistics
 from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.power_spectrum import PowerSpectrum
-from cosmogan.statistics.similarity import SMALLEST_SIDE as SMALLEST_SIDE_OF_SIMILARITY
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
 from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_training
 from cosmogan.validation.score import SampleComparison
+from cosmogan.validation.sets import copies, diversity
 from cosmogan.validation.sets.coherence import compare_coherence
-from cosmogan.validation.sets.copies import compare_copies
-from cosmogan.validation.sets.diversity import compare_diversity
 from cosmogan.validation.sets.partners import compare_partners
 from cosmogan.validation.sets.two_sample import compare_two_sample
 
-# Both the search for copies and the similarity of pairs need this many pixels along a side.
-SMALLEST_SIDE_OF_SETS = max(SMALLEST_SIDE_OF_COPIES, SMALLEST_SIDE_OF_SIMILARITY)
 # Slices of each file shown in the report.
 _N_SHOWN = 4
 
@@ -96,7 +91,7 @@ def compare_candidates(
         Slice file of further simulations of the same kind. If it has more realisations than the reference, the floor
         and the errors are taken from it.
     statistics
-        What to measure; `default_statistics` if not given.
+        Statistics to measure; `default_statistics` if not given.
     sets
         Whether to look at the mocks as a set: variety, copies.
     two_sample
@@ -233,10 +228,11 @@ def _compare(
         )
     )
     samples: list[SampleComparison] = []
-    if sets and metadata.n_pixels >= SMALLEST_SIDE_OF_SETS:
-        samples.append(compare_diversity(ours.reader, theirs.reader, seed=seed, device=device))
+    if sets and diversity.applies(metadata):
+        samples.append(diversity.compare_diversity(ours.reader, theirs.reader, seed=seed, device=device))
+    if sets and copies.applies(metadata):
         learnt = None if training is None else training.reader
-        samples += compare_copies(ours.reader, theirs.reader, training=learnt, seed=seed, device=device)
+        samples += copies.compare_copies(ours.reader, theirs.reader, training=learnt, seed=seed, device=device)
     if paired:
         samples.append(compare_partners(ours.reader, theirs.reader, device=device))
     return Comparison(

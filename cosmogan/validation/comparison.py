@@ -23,17 +23,17 @@ class InputFile:
     Parameters
     ----------
     path
-        As given.
+        Path as given.
     n_bytes, sha256
         Size and hash of the file.
     metadata
-        What its pixels are.
+        Metadata of its slices.
     n_slices, n_realisations
-        How many slices, of how many different realisations.
+        Number of slices, and of different realisations.
     mean_density
         Mean of 1 + delta over all slices.
     provenance
-        As the file has it.
+        Provenance as the file has it.
     """
 
     path: str
@@ -55,11 +55,11 @@ class StatisticComparison:
     Parameters
     ----------
     statistic
-        What was measured; knows names and units.
+        Statistic that was measured; knows names and units.
     edges
         Shape ``(n_bins + 1,)``, in the statistic's x units.
     x
-        Where each bin is drawn; NaN for a bin without a place, such as the one from 0.
+        Place where each bin is drawn; NaN for a bin without a place, such as the one from 0.
     n_modes
         Independent samples per bin and slice, or None.
     judged
@@ -87,13 +87,13 @@ class StatisticComparison:
     floor_sets
         Realisations in the first and in the second set.
     summary
-        Of the mocks against the reference.
+        Summary of the mocks against the reference.
     floor_summary
-        Of the sets against each other, rms over splits; None with a single realisation.
+        Summary of the sets against each other, rms over splits; None with a single realisation.
     correlation
-        For a statistic whose bins are compared in their correlations too, else None.
+        Correlations, for a statistic whose bins are compared in them too, else None.
     coherence
-        Of different slices, beside the power spectrum of two files of at least two slices each, else None.
+        Coherence of different slices, beside the power spectrum of two files of at least two slices each, else None.
     """
 
     statistic: AbstractStatistic
@@ -133,7 +133,7 @@ class Comparison:
     Parameters
     ----------
     name
-        Of the mocks, such as ``"dcgan"``.
+        Name of the mocks, such as ``"dcgan"``.
     mocks, reference
         The two files.
     floor_file
@@ -141,7 +141,7 @@ class Comparison:
     training
         The slices that the mocks were learnt from, or None.
     metadata
-        What the pixels of mocks and reference are, as density.
+        Metadata of mocks and reference, as density.
     statistics
         One entry per statistic.
     training_statistics
@@ -175,7 +175,7 @@ def by_reference(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     Parameters
     ----------
     comparisons
-        In any order; that of their first appearance is kept.
+        Comparisons in any order; that of their first appearance is kept.
     """
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in comparisons:

@@ -31,17 +31,17 @@ def compare_statistic(
     Parameters
     ----------
     statistic
-        What was measured.
+        Statistic that was measured.
     mocks, reference
         Sums over the slices of the two files.
     metadata
-        What the pixels are.
+        Metadata of the slices.
     floor
-        Of further simulations, from which floor and errors are taken where they have more realisations.
+        Sums over further simulations, from which floor and errors are taken where they have more realisations.
     independent
         Whether mocks of one realisation are independent slices, as from a generator.
     n_bootstrap, seed
-        As for `cosmogan.validation.compare.compare`.
+        Draws and their seed, as for `cosmogan.validation.compare.compare`.
     """
     edges, x = statistic.edges(metadata), statistic.centres(metadata)
     mock_mean, reference_mean = mocks.mean(), reference.mean()

@@ -28,10 +28,10 @@ class Scatter:
     draws
         Deviations of the mean, shape ``(n_draws, n_bins)``, in the same units, with the correlations between bins.
     source
-        Where the scatter was seen: between the set's own realisations, between those of the simulations given for the
-        floor or of the reference, or between single slices taken as independent.
+        Place where the scatter was seen: between the set's own realisations, between those of the simulations given for
+        the floor or of the reference, or between single slices taken as independent.
     n_realisations
-        How many realisations the scatter was seen in; 0 for slices.
+        Number of realisations that the scatter was seen in; 0 for slices.
     """
 
     error: np.ndarray
@@ -93,7 +93,7 @@ def small_number_factor(n_realisations: int) -> float:
     Parameters
     ----------
     n_realisations
-        How many realisations an error was taken from; 0 for one that is known well.
+        Number of realisations that an error was taken from; 0 for one that is known well.
 
     Examples
     --------

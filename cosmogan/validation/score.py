@@ -16,16 +16,16 @@ class Score:
     name
         Key in the report's JSON and in the file of thresholds.
     title
-        For people.
+        Heading for people.
     value
         The distance; NaN where it could not be measured, which is never a pass.
     floor
         The same number of the simulation against itself (disjoint realisations); None where that is not known.
     sigmas
-        By how many standard deviations, those of mocks and simulation together, `value` exceeds that of perfect mocks;
-        None where errors are not known.
+        Number of standard deviations, those of mocks and simulation together, by which `value` exceeds that of perfect
+        mocks; None where errors are not known.
     units
-        Of `value` and `floor`; ``"relative"`` for relative differences, shown in per cent.
+        Units of `value` and `floor`; ``"relative"`` for relative differences, shown in per cent.
     """
 
     name: str
@@ -47,9 +47,9 @@ class SampleComparison:
     title
         Heading for people.
     scores
-        What is judged.
+        Scores that are judged.
     quantity
-        Of what `distributions` are samples, with units; the label of the figure's x axis.
+        Quantity that `distributions` are samples of, with units; the label of the figure's x axis.
     distributions
         Samples by what they are of, such as ``"mocks"`` and ``"simulation"``, shape ``(n,)`` each.
     explanation

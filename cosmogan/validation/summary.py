@@ -22,7 +22,7 @@ class Third:
     n_bins
         Number of bins.
     median, maximum
-        Of the absolute relative difference; NaN without bins.
+        Median and largest of the absolute relative difference; NaN without bins.
     expected, spread
         Mean and standard deviation of `median` for perfect mocks, whose difference is the scatter of realisations and
         slices alone; NaN where that scatter is not known.
@@ -51,13 +51,13 @@ class Summary:
     Parameters
     ----------
     median, maximum
-        Of the absolute relative difference; NaN without bins.
+        Median and largest of the absolute relative difference; NaN without bins.
     x_of_maximum
-        Where the largest difference is, in the units of x.
+        Place of the largest difference, in the units of x.
     n_bins
         Number of bins judged.
     within_5_percent, within_20_percent
-        How many of them differ by at most that.
+        Number of them that differ by at most that.
     thirds
         The same for the lower, middle and upper third of the judged range (of ln x for a logarithmic axis).
     distances
@@ -83,7 +83,7 @@ def split_in_thirds(edges: np.ndarray, x: np.ndarray, judged: np.ndarray, *, log
     edges
         Shape ``(n_bins + 1,)``.
     x
-        Where the bins are, shape ``(n_bins,)``; a bin without a place (NaN) belongs to the end it reaches to.
+        Places of the bins, shape ``(n_bins,)``; a bin without a place (NaN) belongs to the end it reaches to.
     judged
         Which bins count, bool, shape ``(n_bins,)``.
     log_x
@@ -123,13 +123,13 @@ def summarise(
     edges, x
         Shapes ``(n_bins + 1,)`` and ``(n_bins,)``, in the statistic's x units.
     third
-        From `split_in_thirds`; bins with -1 do not count.
+        Third of each bin, from `split_in_thirds`; bins with -1 do not count.
     distances
-        Passed on.
+        Distances to pass on.
     noise
         Draws of the relative difference that perfect mocks would show, shape ``(n_draws, n_bins)``, if known.
     stretch
-        What its standard deviations are multiplied by because they are not known well.
+        Factor of its standard deviations, because they are not known well.
     """
     # A bin that is not finite where the reference is counts as infinitely wrong, never as absent.
     size = np.abs(relative)

@@ -16,6 +16,8 @@ from cosmogan.settings_file import read_settings
 from cosmogan.statistics.listed import STATISTICS
 
 _SIGNIFICANCE = "significance"
+# Stood in earlier copies of thresholds.yaml, where nothing was judged by it.
+_RETIRED = "area"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Thresholds:
     significance
         Standard deviations that a difference must have to count.
     largest
-        By name of a statistic or score: the difference always allowed.
+        Difference always allowed, by name of a statistic or score.
     """
 
     significance: float
@@ -62,6 +64,7 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
 
 def _read(path: Path, *, known: list[str]) -> dict[str, float]:
     held = read_settings(path, expected="lines such as 'power_spectrum: 0.03'")
+    held.pop(_RETIRED, None)
     for name, value in held.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)

@@ -24,19 +24,19 @@ class Verdict:
     Parameters
     ----------
     name, title
-        Of what was judged.
+        Name and heading of what was judged.
     outcome
         ``"pass"`` if `value` is at most the larger of `threshold` and `floor`, or less than the significance away from
         what perfect mocks would show; else ``"fail"``, or ``"inconclusive"`` where nobody knows how far simulations
         scatter, or nothing could be measured.
     value, floor, sigmas
-        As in `Score`; NaN where unknown.
+        Numbers as in `Score`; NaN where unknown.
     threshold
-        Always allowed.
+        Difference always allowed.
     units
-        As in `Score`.
+        Units as in `Score`.
     where
-        Which part of the range decided, such as ``"0.1-0.4 h/Mpc"``; may be empty.
+        Part of the range that decided, such as ``"0.1-0.4 h/Mpc"``; may be empty.
     """
 
     name: str
@@ -98,7 +98,7 @@ def judge(entry: StatisticComparison, thresholds: Thresholds) -> Verdict:
     entry
         The comparison.
     thresholds
-        What is asked.
+        Thresholds to judge by.
     """
     statistic = entry.statistic
     verdicts = []
@@ -129,9 +129,9 @@ def judge_score(score: Score, thresholds: Thresholds, *, where: str = "") -> Ver
     score
         The number.
     thresholds
-        What is asked.
+        Thresholds to judge by.
     where
-        As in `Verdict`.
+        Part of the range, as in `Verdict`.
     """
     threshold = thresholds.of(score.name)
     allowed = threshold if score.floor is None else max(threshold, score.floor)
@@ -164,9 +164,9 @@ def judge_all(comparison: Comparison, thresholds: Thresholds) -> dict[str, Verdi
     Parameters
     ----------
     comparison
-        Of mocks with a reference.
+        Comparison of mocks with a reference.
     thresholds
-        What is asked.
+        Thresholds to judge by.
     """
     verdicts = []
     for entry in comparison.statistics:

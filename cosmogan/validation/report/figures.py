@@ -78,9 +78,9 @@ def draw_statistic(comparisons: Sequence[Comparison], name: str) -> Drawing:
     Parameters
     ----------
     comparisons
-        Of one or several sets of mocks with the same reference.
+        Comparisons of one or several sets of mocks with the same reference.
     name
-        Of the statistic.
+        Name of the statistic.
     """
     entries = [entry for c in comparisons for entry in c.statistics if entry.statistic.name == name]
     with matplotlib.rc_context(STYLE):
@@ -98,7 +98,7 @@ def draw_slices(comparisons: Sequence[Comparison]) -> Drawing:
     Parameters
     ----------
     comparisons
-        As for `draw_statistic`.
+        Comparisons as for `draw_statistic`.
     """
     first = comparisons[0]
     rows = [("simulation", first.reference_shown), *((c.name, c.mocks_shown) for c in comparisons)]
@@ -135,9 +135,9 @@ def draw_coherence(comparisons: Sequence[Comparison], name: str) -> Drawing:
     Parameters
     ----------
     comparisons
-        As for `draw_statistic`.
+        Comparisons as for `draw_statistic`.
     name
-        Of the statistic beside which the coherence was measured.
+        Name of the statistic beside which the coherence was measured.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
@@ -178,9 +178,9 @@ def draw_sample(comparisons: Sequence[Comparison], name: str) -> Drawing:
     Parameters
     ----------
     comparisons
-        As for `draw_statistic`.
+        Comparisons as for `draw_statistic`.
     name
-        Of the test.
+        Name of the test.
     """
     samples = [(c, sample) for c in comparisons for sample in c.samples if sample.name == name]
     several = len(samples) > 1
@@ -220,9 +220,9 @@ def draw_means(axes: Axes, comparisons: Sequence[Comparison], entries: Sequence[
     Parameters
     ----------
     axes
-        Where to draw.
+        Axes to draw into.
     comparisons, entries
-        Of one or several sets of mocks with the same reference, and the statistic in each.
+        Comparisons of one or several sets of mocks with the same reference, and the statistic in each.
     """
     statistic, first = entries[0].statistic, entries[0]
     curves: list[tuple[str, int, np.ndarray, np.ndarray, str, Any]] = [
@@ -282,9 +282,9 @@ def draw_ratio(axes: Axes, entries: Sequence[StatisticComparison]) -> None:
     Parameters
     ----------
     axes
-        Where to draw.
+        Axes to draw into.
     entries
-        The same statistic of one or several sets of mocks with the same reference.
+        Comparisons of the same statistic, of one or several sets of mocks with the same reference.
     """
     first = entries[0]
     statistic = first.statistic

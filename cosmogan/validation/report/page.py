@@ -40,11 +40,11 @@ def render_page(
     comparisons
         One per set of mocks and box.
     record
-        As written to ``report.json``.
+        Record as written to ``report.json``.
     figures
-        By name, for each box.
+        Figures by name, for each box.
     thresholds
-        What is asked of the mocks.
+        Thresholds that the mocks are judged by.
     """
     environment = Environment(
         loader=PackageLoader("cosmogan.validation.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -59,7 +59,7 @@ def scores_table(groups: Sequence[Sequence[Comparison]], thresholds: Thresholds)
     groups
         Comparisons of each box.
     thresholds
-        What is asked of the mocks.
+        Thresholds that the mocks are judged by.
     """
     judged = [sorted(((c, judge_all(c, thresholds)) for c in group), key=_rank) for group in groups]
     names = dict.fromkeys(name for group in judged for _, verdicts in group for name in verdicts)
@@ -94,9 +94,9 @@ def details_table(comparison: Comparison, thresholds: Thresholds) -> Table:
     Parameters
     ----------
     comparison
-        Of these mocks.
+        Comparison of these mocks.
     thresholds
-        What is asked of them.
+        Thresholds that they are judged by.
     """
     verdicts = judge_all(comparison, thresholds)
     rows = []
@@ -141,7 +141,7 @@ def closeness_table(comparison: Comparison) -> Table:
     Parameters
     ----------
     comparison
-        Of one set of mocks.
+        Comparison of one set of mocks.
     """
     reference = closeness(comparison.statistics, n_slices=comparison.reference.n_slices)
     training: dict[str, Closeness] = {}

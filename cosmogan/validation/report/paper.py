@@ -28,9 +28,9 @@ class PaperRow:
     what
         The statistic and its range.
     paper
-        What the paper reports.
+        Number that the paper reports.
     ours
-        The same of each set of mocks, in their order.
+        Number of each set of mocks, in their order.
     """
 
     what: str

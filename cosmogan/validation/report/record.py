@@ -36,7 +36,7 @@ def to_record(comparisons: Sequence[Comparison], thresholds: Thresholds) -> dict
     comparisons
         One per set of mocks and box.
     thresholds
-        What is asked of the mocks.
+        Thresholds that the mocks are judged by.
     """
     record = {
         "format": REPORT_FORMAT,

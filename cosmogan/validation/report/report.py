@@ -69,7 +69,7 @@ def write_report(
     out
         Folder to write.
     thresholds
-        What is asked of the mocks.
+        Thresholds that the mocks are judged by.
     overwrite
         Whether an earlier report may be replaced.
 

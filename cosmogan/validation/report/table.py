@@ -24,7 +24,7 @@ def format_table(comparisons: Sequence[Comparison], thresholds: Thresholds) -> s
     comparisons
         One per set of mocks and box.
     thresholds
-        What is asked of the mocks.
+        Thresholds that the mocks are judged by.
     """
     groups = by_reference(comparisons)
     alone = [group[0] for group in groups if len(group) == 1]

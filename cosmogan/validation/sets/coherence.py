@@ -29,11 +29,11 @@ class CoherenceComparison:
     mocks_error, reference_error
         One standard deviation: between realisations, at least that of independent pairs; NaN for a single pair.
     mocks_median, reference_median
-        Of these over the judged bins.
+        Medians of these over the judged bins.
     mocks_n_pairs, reference_n_pairs
         Number of pairs.
     expected_error
-        What the median over as many pairs of the reference as there are of mocks would scatter by, at most; NaN where
+        Scatter, at most, of the median over as many pairs of the reference as there are of mocks; NaN where
         not known.
     alike
         Whether the mocks are more coherent than the reference by 0.05 and by four times what as many pairs of the
@@ -71,7 +71,7 @@ def compare_coherence(
     Parameters
     ----------
     mocks, reference
-        From `cosmogan.statistics.cross_spectrum.measure_pairs`.
+        Sums from `cosmogan.statistics.cross_spectrum.measure_pairs`.
     judged
         Which bins count, bool, shape ``(n_bins,)``.
     n_bootstrap, seed

@@ -9,8 +9,17 @@ import numpy as np
 import torch
 
 from cosmogan.errors import UserError
-from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceReader
-from cosmogan.statistics.copies import ORIENTATIONS, Neighbours, Waves, flatten, gather_modes, nearest, slice_hashes
+from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, SliceReader
+from cosmogan.statistics.copies import (
+    ORIENTATIONS,
+    SMALLEST_SIDE,
+    Neighbours,
+    Waves,
+    flatten,
+    gather_modes,
+    nearest,
+    slice_hashes,
+)
 from cosmogan.statistics.similarity import unrelated
 from cosmogan.validation.score import SampleComparison, Score
 
@@ -40,6 +49,11 @@ class _Sample:
     @property
     def labels(self) -> dict[str, np.ndarray]:
         return {name: getattr(self.reader, name)[self.chosen] for name in ("realisation", "axis", "position")}
+
+
+def applies(metadata: SliceMetadata) -> bool:
+    """Return whether slices have waves enough to tell a copy from another slice."""
+    return metadata.n_pixels >= SMALLEST_SIDE
 
 
 def compare_copies(

@@ -32,7 +32,7 @@ class CorrelationComparison:
         Median over bins of the ratio of variances, mocks to reference, minus 1: negative for mocks that vary too
         little.
     noise_over_floor
-        By how much mocks and reference scatter more or less about each other than the sets of the floor, whose numbers
+        Ratio of how far mocks and reference scatter about each other to how far the sets of the floor do, whose numbers
         of realisations are others.
     """
 
@@ -82,7 +82,7 @@ def compare_correlations(
     judged
         Which bins count, bool, shape ``(n_bins,)``.
     itself
-        Of the simulations that give the floor; the reference by default.
+        Sums over the simulations that give the floor; the reference by default.
     sets
         Realisations in the two sets of the floor; halves by default.
     seed

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from cosmogan.slices import SliceReader
+from cosmogan.slices import SliceMetadata, SliceReader
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.similarity import (
+    SMALLEST_SIDE,
     coarsened,
     draw_pairs,
     error_of_pair_mean,
@@ -66,6 +67,11 @@ class _Pairs:
         """Between realisations where there are three, at least that between slices or parts of a box."""
         jackknife = jackknife_error_of_pair_mean(values, self.realisation[self.first], self.realisation[self.second])
         return float(np.fmax(error_of_pair_mean(values, self.unit[self.first], self.unit[self.second]), jackknife))
+
+
+def applies(metadata: SliceMetadata) -> bool:
+    """Return whether slices have the pixels that a structural similarity needs."""
+    return metadata.n_pixels >= SMALLEST_SIDE
 
 
 def compare_diversity(

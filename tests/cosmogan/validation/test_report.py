@@ -2,7 +2,9 @@ import base64
 import json
 import math
 import re
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,25 +36,40 @@ POWER = [PowerSpectrum()]
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures empty: drawing is most of the time of a report, and has no say in anything else."""
-    for name in ("draw_statistic", "draw_coherence", "draw_correlation", "draw_sample"):
+    """Leave the figures empty: drawing is nearly all the time of a report, and has no say in anything else."""
+    for name in (name for name in vars(writing) if name.startswith("draw_")):
         monkeypatch.setattr(writing, name, lambda *_: Drawing(b"", b""))
 
 
 @pytest.fixture(scope="module")
-def comparisons(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return mocks and reference of both boxes of the paper, as the command takes them."""
     folder = tmp_path_factory.mktemp("slices")
-    pairs = []
+    paths = []
     for box_size in (70.0, 350.0):
         for seed, name in enumerate(("mocks", "reference")):
-            write_example(folder / f"{name}_{box_size:g}.h5", box_size=box_size, seed=seed)
-        pairs.append(compare(folder / f"mocks_{box_size:g}.h5", folder / f"reference_{box_size:g}.h5", n_bootstrap=20))
-    return pairs
+            paths.append(str(folder / f"{name}_{box_size:g}.h5"))
+            write_example(paths[-1], box_size=box_size, seed=seed)
+    return paths
 
 
 @pytest.fixture(scope="module")
-def report(comparisons: list[Comparison], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(comparisons, tmp_path_factory.mktemp("out") / "report", ASKED).parent
+def comparisons(pairs: list[str]) -> list[Comparison]:
+    return [compare(mocks, reference, n_bootstrap=20) for mocks, reference in zip(pairs[::2], pairs[1::2], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def printed_report(pairs: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Return what the command prints about both boxes, and the folder that it writes; drawn once for all tests."""
+    out, printed = tmp_path_factory.mktemp("out") / "report", StringIO()
+    with redirect_stdout(printed):
+        assert validate(pairs, out=str(out), bootstrap=20) == 0
+    return printed.getvalue(), out
+
+
+@pytest.fixture(scope="module")
+def report(printed_report: tuple[str, Path]) -> Path:
+    return printed_report[1]
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +276,7 @@ class TestFolder:
         with pytest.raises(UserError, match="is a file"):
             write_report(comparisons, tmp_path / "out", ASKED)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_a_place_that_cannot_be_written(self, comparisons: list[Comparison], tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         with pytest.raises(UserError, match="cannot be written"):
@@ -276,14 +294,14 @@ class TestCommand:
             write_example(tmp_path / name, seed=seed)
         return [str(tmp_path / "mocks.h5"), str(tmp_path / "reference.h5")]
 
-    def test_writes_and_prints(self, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert validate(files, out=str(tmp_path / "out"), bootstrap=10) == 0
-        printed = capsys.readouterr().out
+    def test_writes_and_prints(self, printed_report: tuple[str, Path], comparisons: list[Comparison]) -> None:
+        printed, out = printed_report
+        assert printed == f"{format_table(comparisons, ASKED)}\nreport: {out / 'index.html'}\n"
         assert "Power spectrum P(k)" in printed
-        assert str(tmp_path / "out" / "index.html") in printed
-        drawn = {path.stem for path in (tmp_path / "out").glob("*.png")}
-        assert len(drawn) >= 10
-        assert {path.stem for path in (tmp_path / "out").glob("*.pdf")} == drawn
+        drawn = {path.stem for path in out.glob("*.png")}
+        assert len(drawn) >= 20
+        assert {path.stem for path in out.glob("*.pdf")} == drawn
+        assert all(path.read_bytes().startswith(b"%PDF") for path in out.glob("*.pdf"))
 
     @pytest.mark.usefixtures("undrawn")
     def test_strict_tells_by_its_exit_code(self, files: list[str], tmp_path: Path) -> None:
@@ -329,6 +347,14 @@ class TestCommand:
         assert (asked.significance, asked.of("peaks"), asked.of("histogram")) == (5, 0.5, ASKED.of("histogram"))
         with pytest.raises(UserError, match=r"cannot be read .No such file"):
             load_thresholds(tmp_path / "nothing.yaml")
+
+    def test_copies_of_an_earlier_file_are_read(self, tmp_path: Path) -> None:
+        # As thresholds.yaml once was: all statistics, and one that is gone.
+        earlier = {"significance": 3.0, "power_spectrum": 0.02, "area": 0.03, "voids": 0.05, "copies": 0.005}
+        (tmp_path / "asked.yaml").write_text("\n".join(f"{name}: {value}" for name, value in earlier.items()))
+        asked = load_thresholds(tmp_path / "asked.yaml")
+        assert asked.of("power_spectrum") == 0.02
+        assert asked.largest.keys() == ASKED.largest.keys()
 
     @pytest.mark.usefixtures("undrawn")
     def test_candidates_find_their_box(self, files: list[str], tmp_path: Path) -> None:
