@@ -10,6 +10,7 @@ import pytest
 from cosmogan.errors import UserError
 from data_tools.snapshots import open_snapshot
 from tests.data_tools.snapshots.gadget_files import binary_header, record, write_binary, write_hdf5
+from tests.data_tools.snapshots.swift_files import write_swift
 
 N = 512
 KPC, MPC = 3.085678e21, 3.085678e24
@@ -75,9 +76,57 @@ def test_a_box_of_one_possible_size_needs_no_masses(tmp_path: Path, lattice, in_
         assert open_snapshot(path).header.box_size == box
 
 
-def test_gizmo_divides_its_units_by_h(tmp_path: Path, lattice):
+@pytest.mark.parametrize("omega_m", [0.15, 0.25])
+def test_masses_in_another_unit_are_not_taken_for_the_usual_one(tmp_path: Path, lattice, omega_m: float):
     path = tmp_path / "snap.hdf5"
-    names = {"Omega0": None, "Omega_Matter": 0.31, "HubbleParam": 0.7, "UnitLength_In_CGS": KPC / 0.7}
+    # In Msun/h, a box of 8 Mpc/h holds ten times what 8000 Mpc/h would in the usual unit; no Omega_m to compare with.
+    masses = table(mass(8.0, omega_m=omega_m) * 1e10)
+    write_hdf5(path, lattice * 8000, BoxSize=8000.0, Omega0=None, MassTable=masses)
+    with pytest.raises(UserError, match="its masses do not decide"):
+        open_snapshot(path)
+
+
+def test_positions_in_units_of_the_box_are_asked_about(tmp_path: Path, lattice):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice, BoxSize=1.0)
+    with pytest.raises(UserError, match=r"BoxSize is 1 without a unit.*--box-size '350 Mpc/h'"):
+        open_snapshot(path)
+    np.testing.assert_allclose(read(path, box_size="350 Mpc/h"), lattice * 350, rtol=1e-6)
+    # Masses that make a universe of it are another matter.
+    write_hdf5(path, lattice, BoxSize=1.0, MassTable=table(mass(1.0)))
+    assert open_snapshot(path).header.box_size == 1.0
+
+
+def test_a_stated_unit_is_held_against_the_masses(tmp_path: Path, lattice):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 3000, BoxSize=3000.0, unit_in_cm=KPC, MassTable=table(mass(3000.0)))
+    with pytest.raises(
+        UserError, match=r"unit of length of 0.001 Mpc/h, .* Omega_m 3e\+08, and in 1 Mpc/h they make 0.3;"
+    ):
+        open_snapshot(path)
+    assert open_snapshot(path, length_unit="Mpc/h").header.box_size == 3000.0
+    # Masses in Msun/h, or of a part of the matter, say nothing.
+    for factor in (1e10, 1e-2):
+        write_hdf5(path, lattice * 3000, BoxSize=3000.0, unit_in_cm=KPC, MassTable=table(mass(3.0) * factor))
+        assert open_snapshot(path).header.box_size == 3.0
+
+
+@pytest.mark.parametrize("group", ["Header", "Units"])
+def test_two_units_in_one_file_are_refused(tmp_path: Path, lattice, group: str):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * 3000, BoxSize=3000.0, unit_in_cm=KPC)
+    with h5py.File(path, "r+") as handle:
+        handle.require_group(group).attrs["UnitLength_in_cm"] = MPC
+    with pytest.raises(UserError, match=rf"(?=.*3.08568e\+21 cm)(?=.*3.08568e\+24 cm).*of /{group}"):
+        open_snapshot(path)
+    assert open_snapshot(path, length_unit="kpc/h").header.box_size == 3.0
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_gizmo_divides_its_units_by_h(tmp_path: Path, lattice, divided: bool):
+    path = tmp_path / "snap.hdf5"
+    unit = KPC / 0.7 if divided else KPC
+    names = {"Omega0": None, "Omega_Matter": 0.31, "HubbleParam": 0.7, "UnitLength_In_CGS": unit}
     write_hdf5(path, lattice * 8000, BoxSize=8000.0, **names)
     header = open_snapshot(path).header
     assert (header.box_size, header.unit_source) == (8.0, "stated in the file")
@@ -104,11 +153,60 @@ def test_scalings_of_the_data_set_count_beside_the_header(tmp_path: Path, lattic
     np.testing.assert_allclose(read(path), lattice * box, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("in_file", "box"), [(100.0, 68.0), (8000.0, 5.44), (8000.0, 5440.0)])
+def test_lengths_free_of_h_whose_unit_is_not_stated(tmp_path: Path, lattice, in_file: float, box: float):
+    path = tmp_path / "snap.hdf5"
+    write_hdf5(path, lattice * in_file, BoxSize=in_file, MassTable=table(mass(box)))
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs["h-scale-exponent"] = 0.0
+    np.testing.assert_allclose(read(path), lattice * box, rtol=1e-5)
+    with h5py.File(path, "r+") as handle:
+        del handle["Header"].attrs["HubbleParam"]
+    with pytest.raises(UserError, match="is free of h, and the header does not say h"):
+        open_snapshot(path)
+
+
+def test_scalings_are_those_of_the_first_file_that_has_the_type(tmp_path: Path, lattice):
+    for i, part in enumerate((lattice[:0], lattice)):
+        write_hdf5(tmp_path / f"snap.{i}.hdf5", part * 100, n_total=N, n_files=2, unit_in_cm=MPC)
+    with h5py.File(tmp_path / "snap.0.hdf5", "r+") as handle:
+        del handle["PartType1"]
+    with h5py.File(tmp_path / "snap.1.hdf5", "r+") as handle:
+        handle["PartType1/Coordinates"].attrs["h_scaling"] = 0.0
+    np.testing.assert_allclose(read(tmp_path / "snap.0.hdf5"), lattice * 68, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({"to_cgs": KPC}, r"header states a unit of length of 3.08568e\+24 cm and /Coordinates one of 3.08568e\+21"),
+        ({"h-scale exponent": -1.0}, 100.0),
+        ({"Conversion factor to CGS (not including cosmological corrections)": MPC}, 70.0),
+        (
+            {"Conversion factor to CGS (not including cosmological corrections)": KPC},
+            "/Units states .* one of 3.08568e",
+        ),
+        ({"Value stored as physical": [1]}, "is not comoving"),
+        ({"a-scale exponent": 0.0}, "is not comoving .power 0"),
+    ],
+)
+def test_scalings_of_swift(tmp_path: Path, lattice, attributes, expected: float | str):
+    path = tmp_path / "snap.hdf5"
+    write_swift(path, lattice * 100)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Coordinates"].attrs.update(attributes)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            open_snapshot(path)
+    else:
+        assert open_snapshot(path).header.box_size == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"to_cgs": KPC}, r"states a unit of length of 3.08568e\+24 cm and /PartType1/Coordinates one of 3.08568e\+21"),
         ({"a_scaling": 0.0}, "is not comoving .power 0"),
+        ({"Value stored as physical": 1}, "is not comoving .'Value stored as physical' is set"),
         ({"h_scaling": 2.0}, "has the power 2 of h"),
     ],
 )
