@@ -1,14 +1,20 @@
 """What headers of real files say, leave out or say in other words: units, scalings, counts, redshifts."""
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import h5py
 import numpy as np
 import pytest
 
 from cosmogan.errors import UserError
-from data_tools.snapshots import open_snapshot
+from cosmogan.slices import read_slices
+from data_tools.slicing.slicing import slice_snapshots
+from data_tools.snapshots import Slab, SnapshotHeader, detect, open_snapshot
+from data_tools.snapshots.base import AbstractSnapshotFormat
+from data_tools.snapshots.header import Options
 from tests.data_tools.snapshots.gadget_files import binary_header, record, write_binary, write_hdf5
 from tests.data_tools.snapshots.swift_files import write_swift
 
@@ -271,11 +277,69 @@ def test_the_high_word_of_n_genic_is_no_other_type(tmp_path: Path):
         assert open_snapshot(tmp_path / name, length_unit="Mpc/h").header.n_particles == expected
 
 
+def write_gadget4(path: Path, positions: np.ndarray, *, n_types: int, order: str, version: int, **header: Any) -> None:
+    """Write GADGET-4's own binary: gas of mass 7 at the origin before the dark matter."""
+    n_this_file = [3, len(positions), *[0] * (n_types - 2)]
+    n_total = [header.get("n_total_gas", 3), header.get("n_total", len(positions)), *[0] * (n_types - 2)]
+    masses = [7.0, header["mass"], *[0.0] * (n_types - 2)]
+    raw = struct.pack(f"{order}{n_types}q{n_types}q{n_types}d", *n_this_file, *n_total, *masses)
+    raw += struct.pack(f"{order}3d", 0.5, 1.0, header["box_size"])
+    raw += struct.pack(f"{order}i4x2q", header.get("n_files", 1), 0, 0)
+    everything = np.concatenate([np.zeros((3, 3)), positions])
+    blocks = {b"HEAD": raw, b"POS ": everything.astype(order + "f4").tobytes(), b"VEL ": b"\0" * everything.size * 4}
+    with open(path, "wb") as stream:
+        for name, data in blocks.items():
+            if version == 2:
+                stream.write(record(name + struct.pack(order + "i", len(data) + 8), order))
+            stream.write(record(data, order))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("n_types", [6, 8])
+def test_binaries_of_gadget4(tmp_path: Path, lattice, n_types: int, order: str, version: int):
+    for i, part in enumerate(np.array_split(lattice * 8000, 2)):
+        write_gadget4(
+            tmp_path / f"snap.{i}",
+            part,
+            n_types=n_types,
+            order=order,
+            version=version,
+            mass=mass(8.0),
+            box_size=8000.0,
+            n_total=N,
+            n_total_gas=6,
+            n_files=2,
+        )
+    snapshot = open_snapshot(tmp_path / "snap.1")
+    header = snapshot.header
+    assert (header.box_size, header.redshift, header.n_particles) == (8.0, 1.0, N)
+    assert header.cosmology.omega_m is None
+    np.testing.assert_allclose(read(tmp_path / "snap.0"), lattice * 8, rtol=1e-6)
+    found = np.concatenate([masses for _, masses in snapshot.particles(weights=True) if masses is not None])
+    np.testing.assert_allclose(found, mass(8.0))
+    assert list(snapshot.n_per_type.items()) == [(0, 6), (1, N)]
+
+
+def test_a_binary_of_gadget4_may_be_damaged(tmp_path: Path, lattice):
+    path = tmp_path / "snap"
+    form: dict[str, Any] = {"n_types": 6, "order": "<", "version": 1, "mass": mass(8.0), "box_size": 8000.0}
+    write_gadget4(path, lattice * 8000, **form, n_total=N - 1)
+    with pytest.raises(UserError, match=r"its header is damaged: it announces \[3, 512, 0"):
+        open_snapshot(path)
+    write_gadget4(path, lattice * 8000, **form)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cut short in its positions"):
+        read(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("length", [512, 264])
-def test_binaries_of_other_headers_are_named(tmp_path: Path, order: str, length: int):
-    (tmp_path / "snap").write_bytes(record(b"\0" * length, order) + record(b"0" * 60, order))
-    with pytest.raises(UserError, match=f"begins with a record of {length} bytes, where the header .* has 256.*HDF5"):
+def test_binaries_of_other_headers_are_named(tmp_path: Path, order: str, length: int, version: int):
+    label = record(b"HEAD" + struct.pack(order + "i", length + 8), order) if version == 2 else b""
+    (tmp_path / "snap").write_bytes(label + record(b"\0" * length, order) + record(b"0" * 60, order))
+    with pytest.raises(UserError, match=rf"its header has {length} bytes, where that of a GADGET-1 .* has 256.*HDF5"):
         open_snapshot(tmp_path / "snap")
 
 
@@ -288,6 +352,17 @@ def test_half_precision_is_kept_and_not_computed_in(tmp_path: Path, lattice):
         handle["PartType1/Coordinates"].attrs["h_scaling"] = 0.0
     # Beside: the product in half precision is off by up to a part in 2,000.
     np.testing.assert_allclose(read(path), half.astype(np.float64) * 0.68, rtol=2e-7)
+
+
+def test_half_precision_masses_are_not_computed_in(tmp_path: Path, lattice):
+    path = tmp_path / "snap.hdf5"
+    masses = np.random.default_rng(0).uniform(1, 2, N).astype(np.float16)
+    write_hdf5(path, lattice * 100, unit_in_cm=MPC)
+    with h5py.File(path, "r+") as handle:
+        handle["PartType1/Masses"] = masses
+    blocks = [block for _, block in open_snapshot(path).particles(weights=True) if block is not None]
+    assert blocks[0].dtype == np.float32
+    np.testing.assert_array_equal(np.concatenate(blocks), masses.astype(np.float32))
 
 
 def test_a_file_of_several_may_hold_none_of_the_type(tmp_path: Path, lattice):
@@ -309,3 +384,35 @@ def test_a_time_beyond_one_is_no_scale_factor(tmp_path: Path, lattice):
     write_hdf5(tmp_path / "snap.hdf5", lattice * 100, unit_in_cm=MPC, Redshift=None, Time=13.7)
     with pytest.raises(UserError, match="does not say its redshift"):
         open_snapshot(tmp_path / "snap.hdf5")
+
+
+@final
+class TextSnapshot(AbstractSnapshotFormat):
+    """Positions as text behind a line with the box in Mpc/h and the redshift."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path, self.files = path, [path]
+        box, redshift = path.read_text().split("\n")[0].removeprefix("#text ").split()
+        n = len(path.read_text().splitlines()) - 1
+        self.header = SnapshotHeader(box_size=float(box), redshift=float(redshift), n_particles=n)
+
+    @staticmethod
+    def recognises(path: Path, head: bytes) -> bool:
+        return head.startswith(b"#text ")
+
+    def _read_file(
+        self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        yield np.loadtxt(path), None
+
+
+def test_a_format_is_a_class_and_its_line(tmp_path: Path, lattice, monkeypatch: pytest.MonkeyPatch):
+    np.savetxt(tmp_path / "snap", lattice * 100, header="text 100 0.5", comments="#")
+    with pytest.raises(UserError, match="is neither an HDF5 file nor"):
+        open_snapshot(tmp_path / "snap")
+    monkeypatch.setattr(detect, "FORMATS", (TextSnapshot, *detect.FORMATS))
+    slice_snapshots([str(tmp_path / "snap")], out=str(tmp_path / "slices.h5"), pixels=8, slabs=8)
+    found = read_slices(tmp_path / "slices.h5")
+    assert (found.metadata.box_size, found.metadata.redshift) == (100.0, 0.5)
+    # One particle of the lattice in each pixel of each slab.
+    assert np.all(np.asarray(found.slices) == 1)
