@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cosmogan.errors import UserError
-from data_tools.files.hdf5 import attributes, number, open_hdf5
+from data_tools.files.hdf5 import attributes, number, open_hdf5, reading
 from data_tools.snapshots.header import unit_from_cm
 
 # As the codes of the GADGET family (AREPO, GADGET-4, GIZMO, EAGLE), SWIFT, and its tools call them.
@@ -50,7 +50,9 @@ def read_scaling(files: Sequence[Path], particle_type: int) -> Scaling:
     place = f"PartType{particle_type}/Coordinates"
     for path in files:
         with open_hdf5(path) as handle:
-            if place not in handle:
+            with reading(path, f"/{place}"):
+                missing = place not in handle
+            if missing:
                 continue
             values = attributes(handle, place, path)
         power_a, power_h, cm = (_first(values, names, path) for names in (_A_POWERS, _H_POWERS, _CGS))
