@@ -182,6 +182,18 @@ def test_scalings_are_those_of_the_first_file_that_has_the_type(tmp_path: Path, 
     np.testing.assert_allclose(read(tmp_path / "snap.0.hdf5"), lattice * 68, rtol=1e-5)
 
 
+def test_types_of_different_scalings_are_not_mixed(tmp_path: Path, lattice):
+    path = tmp_path / "snap.hdf5"
+    n = np.array([N, N], np.uint32)
+    write_hdf5(path, lattice * 100, unit_in_cm=MPC, NumPart_ThisFile=n, NumPart_Total=n, MassTable=np.ones(2))
+    with h5py.File(path, "r+") as handle:
+        handle["PartType0/Coordinates"] = lattice * 100
+        handle["PartType1/Coordinates"].attrs["h_scaling"] = 0.0
+    with pytest.raises(UserError, match=r"of 1 Mpc/h for type 0 and of 0.68 Mpc/h for type 1; .*--length-unit"):
+        open_snapshot(path, types="all-matter")
+    assert open_snapshot(path, types="all-matter", length_unit="Mpc/h").header.n_particles == 2 * N
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
