@@ -261,10 +261,12 @@ def test_lists_of_types_of_any_length(tmp_path: Path, lattice, header: dict[str,
     np.testing.assert_allclose(read(path), lattice * 100, rtol=1e-6)
 
 
-def test_counts_that_are_no_whole_numbers_are_refused(tmp_path: Path, lattice):
-    write_hdf5(tmp_path / "snap.hdf5", lattice, NumPart_Total=np.array([0, N + 0.5]))
-    with pytest.raises(UserError, match="expected a count per particle type"):
+@pytest.mark.parametrize("total", [np.array([0, N + 0.5]), np.array([0, -N]), np.zeros((2, 3), int)])
+def test_counts_that_are_no_whole_numbers_are_refused(tmp_path: Path, lattice, total: np.ndarray):
+    write_hdf5(tmp_path / "snap.hdf5", lattice, NumPart_Total=total)
+    with pytest.raises(UserError, match="expected a count per particle type") as error:
         open_snapshot(tmp_path / "snap.hdf5")
+    assert "\n" not in str(error.value)
 
 
 def test_binary_totals_of_zero_are_those_of_the_file(tmp_path: Path, lattice):
