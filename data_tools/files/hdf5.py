@@ -143,7 +143,7 @@ def counts(values: Mapping[str, Any], name: str, path: Path) -> list[int] | None
     if array.dtype.kind == "f" and (array == np.rint(array)).all() and array.max(initial=0) < 2.0**53:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu" or array.min(initial=0) < 0:
-        raise UserError(f"{path}: attribute {name} is {values[name]!r}; expected a count per particle type")
+        raise UserError(f"{path}: attribute {name} is {array.tolist()}; expected a count per particle type")
     return [int(count) for count in array]
 
 

@@ -115,7 +115,7 @@ class AbstractSnapshot(ABC):
             with sentences(path):
                 for block, masses in self._read_file(path, chunk, weights=weights, slab=slab_in_file):
                     # Half precision keeps its digits only as long as nothing is computed in it.
-                    block = block.astype(np.float32) if block.dtype.itemsize == 2 else block
+                    block = _single(block)
                     positions = block if unit == 1 else block * block.dtype.type(unit)
                     outside = self._outside(positions, path, seen)
                     if slab is None:
@@ -124,6 +124,7 @@ class AbstractSnapshot(ABC):
                     if outside:
                         positions = np.mod(positions, positions.dtype.type(self.header.box_size))
                     if masses is not None:
+                        masses = _single(masses)
                         require_masses(masses, path)
                     if slab is not None:
                         inside = slab.contains(positions, self.header.box_size)
@@ -354,6 +355,10 @@ class AbstractSnapshotFormat(AbstractSnapshot):
     @abstractmethod
     def recognises(path: Path, head: bytes) -> bool:
         """Return whether a file is in this format, given its first 8 bytes, too; earlier formats have been asked."""
+
+
+def _single(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.float32) if numbers.dtype.itemsize == 2 else numbers
 
 
 @contextmanager

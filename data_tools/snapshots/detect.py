@@ -15,7 +15,7 @@ from data_tools.snapshots.base import (
     sentences,
     why_not_a_file,
 )
-from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot, other_record
+from data_tools.snapshots.gadget_binary import GadgetBinarySnapshot
 from data_tools.snapshots.gadget_hdf5 import GadgetHdf5Snapshot
 from data_tools.snapshots.header import TYPE_NAMES, Options
 from data_tools.snapshots.several_types import ALL_MATTER, SeveralTypes
@@ -111,11 +111,6 @@ def _open(path: Path, options: Options) -> AbstractSnapshot:
     for kind in FORMATS:
         if kind.recognises(first, head):
             return kind(first, options)
-    if (length := other_record(first)) is not None:
-        raise UserError(
-            f"{first}: begins with a record of {length} bytes, where the header of a GADGET-1 or -2 binary has 256: a "
-            "wide header, or the own layout of GADGET-4 or another code; write the snapshot as HDF5 (SnapFormat 3)"
-        )
     raise UserError(
         f"{first}: is neither an HDF5 file nor a GADGET binary nor a .npy file; expected a snapshot in one of these "
         "formats"

@@ -1,8 +1,9 @@
-"""GADGET binary snapshots, format 1 and 2, either byte order, in one or several files.
+"""GADGET binary snapshots, format 1 and 2, either byte order, in one or several files; GADGET-4's own header, too.
 
 A file is a sequence of Fortran records: a 4-byte length, the data, the length again. Format 2 puts a 16-byte record
 with a 4-letter name before each block. Positions, velocities, numbers and masses follow the header in this order
-(GADGET-2 user guide, section 6); some codes end the file earlier.
+(GADGET-2 user guide, section 6); some codes end the file earlier. GADGET-4 has another header, unless it is compiled
+with GADGET2_HEADER: counts of 64 bits, and no cosmology.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from data_tools.snapshots.header import (
 )
 
 _HEADER_BYTES = 256
+# Header of GADGET-4 by its length, for as many types of particles: their numbers in the file and in all, and masses;
+# time, redshift and box; number of files; two numbers of trees.
+_GADGET4_HEADERS = {24 * n + 48: (n, f"{n}q{n}q{n}d3di4x2q") for n in (6, 7, 8)}
 # By how much mass and number of the particles may miss Omega_m, in printed numbers.
 _MASS_ROUNDING = 1e-2
 _LABEL_BYTES = 8
@@ -42,10 +46,11 @@ _ORDER = (_POSITIONS, b"VEL ", b"ID  ", _MASSES)
 
 @dataclass(frozen=True)
 class _FileHeader:
-    """The 256-byte header of one file, and how to read on."""
+    """The header of one file, and how to read on."""
 
     order: str
     format: int
+    n_bytes: int
     n_this_file: tuple[int, ...]
     mass_table: tuple[float, ...]
     n_total: tuple[int, ...]
@@ -106,8 +111,8 @@ class GadgetBinarySnapshot(AbstractSnapshotFormat):
 
     @staticmethod
     def recognises(path: Path, head: bytes) -> bool:
-        """Return whether the first record has the length of a header, or of the name of a block."""
-        return _byte_order(head[:4]) is not None
+        """Return whether it begins with a Fortran record: a header, whole or not, the name of a block, or another."""
+        return _byte_order(head[:4]) is not None or _first_record(path) is not None
 
     def _read_file(
         self, path: Path, chunk: int, *, weights: bool, slab: Slab | None
@@ -150,8 +155,8 @@ class GadgetBinarySnapshot(AbstractSnapshotFormat):
                     yield _read_numbers(stream, masses, start, stop - start, path)
 
 
-def other_record(path: Path) -> int | None:
-    """Return the length of the Fortran record that a file begins with; None for a file that begins with none."""
+def _first_record(path: Path) -> str | None:
+    """Return the byte order of the Fortran record that a file begins with; None for a file that begins with none."""
     size = path.stat().st_size
     with open(path, "rb") as stream:
         for order in "<>":
@@ -161,7 +166,7 @@ def other_record(path: Path) -> int | None:
             if 0 < length <= size - 8:
                 stream.seek(4 + length)
                 if stream.read(4) == raw:
-                    return int(length)
+                    return order
     return None
 
 
@@ -181,7 +186,7 @@ def _read_exactly(stream: BinaryIO, n_bytes: int, path: Path, what: str) -> byte
 
 def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
     start = _read_exactly(stream, 4, path, "its header")
-    order = _byte_order(start)
+    order = _byte_order(start) or _first_record(path)
     if order is None:
         raise UserError(f"{path}: is not a GADGET binary file; expected its first record to be the header")
     version = 1
@@ -191,11 +196,20 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
         if label[:4] != b"HEAD" or label[8:] != start:
             raise UserError(f"{path}: its first block is {label[:4]!r}; expected b'HEAD' in a GADGET format-2 file")
         start = _read_exactly(stream, 4, path, "its header")
-        if struct.unpack(order + "i", start)[0] != _HEADER_BYTES:
-            raise UserError(f"{path}: its header record is damaged; expected a length of {_HEADER_BYTES} bytes")
-    raw = _read_exactly(stream, _HEADER_BYTES, path, "its header")
-    if _read_exactly(stream, 4, path, "its header") != start:
+    length = struct.unpack(order + "I", start)[0]
+    raw = stream.read(length) if length <= os.fstat(stream.fileno()).st_size else b""
+    if len(raw) < length or (end := stream.read(4)) == b"":
+        raise UserError(f"{path}: is cut short in its header; copy or write it again")
+    if end != start:
         raise UserError(f"{path}: its header record is damaged; its two lengths differ")
+    if length in _GADGET4_HEADERS:
+        return _gadget4_header(raw, order, version, path)
+    if length != _HEADER_BYTES:
+        raise UserError(
+            f"{path}: its header has {length} bytes, where that of a GADGET-1 or -2 binary has {_HEADER_BYTES} and "
+            f"those of GADGET-4 {', '.join(map(str, _GADGET4_HEADERS))}: it is a wider header, or no header; write the "
+            "snapshot as HDF5 (SnapFormat 3)"
+        )
     fields = struct.unpack_from(order + "6i6d2d2i6I2i4d2i6I", raw)
     high_words = fields[30:36]
     # Npart_total_HW was added late; older writers leave other things there, and then the low words alone are right.
@@ -206,15 +220,11 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
         # Runs of isolated systems leave the totals 0.
         n_total = n_this_file
     n_total = _without_high_word(n_total, n_this_file, fields)
-    too_many = any(here > total for here, total in zip(n_this_file, n_total, strict=True))
-    if min(n_this_file) < 0 or too_many or n_files < 0:
-        raise UserError(
-            f"{path}: its header is damaged: it announces {list(n_this_file)} particles per type in this file and "
-            f"{list(n_total)} in all of {n_files} files"
-        )
+    _require_counts(n_this_file, n_total, n_files, path)
     return _FileHeader(
         order=order,
         format=version,
+        n_bytes=_HEADER_BYTES,
         n_this_file=n_this_file,
         mass_table=fields[6:12],
         n_total=n_total,
@@ -226,6 +236,37 @@ def _read_header(stream: BinaryIO, path: Path) -> _FileHeader:
         omega_m=fields[25],
         h=fields[27],
     )
+
+
+def _gadget4_header(raw: bytes, order: str, version: int, path: Path) -> _FileHeader:
+    n_types, layout = _GADGET4_HEADERS[len(raw)]
+    fields = struct.unpack(order + layout, raw)
+    n_this_file, n_total, mass_table = (fields[i * n_types : (i + 1) * n_types] for i in range(3))
+    scale_factor, redshift, box_size, n_files = fields[3 * n_types : 3 * n_types + 4]
+    _require_counts(n_this_file, n_total, n_files, path)
+    return _FileHeader(
+        order=order,
+        format=version,
+        n_bytes=len(raw),
+        n_this_file=n_this_file,
+        mass_table=mass_table,
+        n_total=n_total,
+        scale_factor=scale_factor,
+        redshift=redshift,
+        n_files=max(1, n_files),
+        box_size=box_size,
+        omega_m=0.0,
+        h=0.0,
+    )
+
+
+def _require_counts(n_this_file: tuple[int, ...], n_total: tuple[int, ...], n_files: int, path: Path) -> None:
+    too_many = any(here > total for here, total in zip(n_this_file, n_total, strict=True))
+    if min(n_this_file) < 0 or too_many or n_files < 0:
+        raise UserError(
+            f"{path}: its header is damaged: it announces {list(n_this_file)} particles per type in this file and "
+            f"{list(n_total)} in all of {n_files} files"
+        )
 
 
 def _without_high_word(n_total: tuple[int, ...], n_this_file: tuple[int, ...], fields: tuple) -> tuple[int, ...]:
@@ -283,7 +324,7 @@ def _find_record(
     """Return start and length of the data of a block behind the header, None where there is no such block."""
     size = os.fstat(stream.fileno()).st_size
     # The header's record, and its name and that of the first block in format 2, have two lengths of 4 bytes each.
-    position = _HEADER_BYTES + 8 if header.format == 1 else _HEADER_BYTES + 8 + 16
+    position = header.n_bytes + 8 if header.format == 1 else header.n_bytes + 8 + 16
     n_blocks = 0
     while position < size:
         if header.format == 2:

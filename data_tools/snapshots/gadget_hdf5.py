@@ -32,6 +32,7 @@ from data_tools.snapshots.header import (
     resolve_redshift,
     unit_from_cm,
 )
+from data_tools.snapshots.scalings import Scaling, read_scaling
 
 _DARK_MATTER = 1
 # Our own names of parameters, and those of the codes.
@@ -42,11 +43,7 @@ _COSMOLOGY_NAMES = {
     "sigma8": ("sigma8", "Sigma8"),
     "n_s": ("n_s",),
 }
-# What codes of the family (AREPO, GADGET-4, GIZMO, EAGLE) and SWIFT's tools call the powers of the scale factor and of
-# h in a data set, and its unit.
-_A_POWERS = ("a_scaling", "a-scale-exponent", "a-scale exponent", "aexp-scale-exponent")
-_H_POWERS = ("h_scaling", "h-scale-exponent", "h-scale exponent")
-_CGS = ("to_cgs", "CGSConversionFactor", "Conversion factor to CGS (not including cosmological corrections)")
+_LENGTH_UNIT, _GIZMO_UNIT = "UnitLength_in_cm", "UnitLength_In_CGS"
 
 
 @final
@@ -57,7 +54,6 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
         with open_hdf5(path) as handle:
             header = require_header(handle, path)
             parameters, units = attributes(handle, "Parameters", path), attributes(handle, "Units", path)
-            coordinates = attributes(handle, f"PartType{options.particle_type}/Coordinates", path)
         self._remember(header, path, options.particle_type)
         found = parameters | header
         cosmology = known_cosmology(
@@ -67,9 +63,13 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
                 for ours, theirs in _COSMOLOGY_NAMES.items()
             },
         )
-        said = header | parameters | units
-        stated = None if options.length_unit else _stated_unit(said, coordinates, cosmology.h, path)
         self.files = sibling_files(path, file_count(header, path), pattern=NUMBERED, example="snap_000.0.hdf5")
+        stated, per_h = None, True
+        if not options.length_unit:
+            scaling = read_scaling(self.files, self._type)
+            groups = {"Parameters": parameters, "Units": units}
+            stated = _stated_unit(header, groups, scaling, cosmology.h, path)
+            per_h = scaling.per_h is not False
         unit, box, source = resolve_lengths(
             path,
             self._box_in_file,
@@ -78,6 +78,7 @@ class GadgetHdf5Snapshot(AbstractFamilySnapshot):
             stated=stated,
             mass=self.total_mass,
             omega_m=cosmology.omega_m,
+            per_h=per_h,
         )
         seed = number(header, "seed", path)
         self.header = SnapshotHeader(
@@ -114,45 +115,40 @@ def _scale_factor(header: Mapping[str, Any], cosmology: Cosmology, path: Path) -
     return time if cosmology.omega_m and 0 < time <= 1 else None
 
 
-def _stated_unit(said: Mapping[str, Any], dataset: Mapping[str, Any], h: float | None, path: Path) -> float | None:
-    """Return the unit of length in Mpc/h that header and data set state, None where neither does.
+def _stated_unit(
+    header: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], scaling: Scaling, h: float | None, path: Path
+) -> float | None:
+    """Return the unit of length in Mpc/h that header, parameters and data set state, None where none does.
 
     Raises
     ------
     UserError
-        If they contradict each other, or positions are not comoving.
+        If they contradict each other.
     """
-    place = "/Coordinates"
-    power_a, power_h = (_first(dataset, names, path) for names in (_A_POWERS, _H_POWERS))
-    if power_a is not None and power_a != 1:
-        raise UserError(f"{path}: {place} is not comoving (power {power_a:g} of the scale factor); expected 1")
-    if power_h is not None and power_h not in (0.0, -1.0):
-        raise UserError(f"{path}: {place} has the power {power_h:g} of h; expected -1 (per h) or 0")
-    per_h = power_h != 0
-    if not per_h and h is None:
-        raise UserError(f"{path}: {place} is free of h, and the header does not say h; give --length-unit")
-    in_cm = number(said, "UnitLength_in_cm", path)
-    if in_cm is None and (whole := number(said, "UnitLength_In_CGS", path)):
-        # GIZMO divides its unit by h here: 4.4e21 cm for kpc/h at h = 0.7.
-        in_cm = whole * (h or 1.0)
-    of_data = _first(dataset, _CGS, path) or None
-    if of_data is not None:
-        ours = unit_from_cm(path, of_data)
-        if in_cm is not None and unit_from_cm(path, in_cm) != ours:
+    if scaling.per_h is False and h is None:
+        raise UserError(
+            f"{path}: {scaling.place} is free of h, and the header does not say h; give the unit with --length-unit, "
+            "such as '0.7 Mpc/h' for Mpc at h = 0.7"
+        )
+    stated = [
+        (f"{_LENGTH_UNIT} of /{group}", cm, unit_from_cm(path, cm))
+        for group, values in ({"Header": header} | dict(groups)).items()
+        if (cm := number(values, _LENGTH_UNIT, path))
+    ]
+    if cm := number(header, _GIZMO_UNIT, path):
+        # GIZMO divides its unit by h here, as 4.4e21 cm for kpc/h at h = 0.7; others copy the name and do not.
+        stated.append((f"{_GIZMO_UNIT} of /Header", cm, unit_from_cm(path, cm, cm * (h or 1.0))))
+    if scaling.unit and scaling.cm:
+        stated.append((scaling.place, scaling.cm, scaling.unit))
+    for place, cm, unit in stated[1:]:
+        if unit != stated[0][2]:
             raise UserError(
-                f"{path}: the header states a unit of length of {in_cm:g} cm and {place} one of {of_data:g} cm; say "
-                "which is right with --length-unit"
+                f"{path}: {stated[0][0]} states a unit of length of {stated[0][1]:g} cm and {place} one of {cm:g} cm; "
+                "say which is right with --length-unit"
             )
-    elif in_cm is None:
-        return None
-    else:
-        ours = unit_from_cm(path, in_cm)
     # Units of the GADGET family are comoving and per h, unless the data set says otherwise.
-    return ours if per_h else ours * (h or 1.0)
-
-
-def _first(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> float | None:
-    return next((number(values, name, path) for name in names if name in values), None)
+    factor = (h or 1.0) if scaling.per_h is False else 1.0
+    return stated[0][2] * factor if stated else None
 
 
 def write_gadget_hdf5(

@@ -12,13 +12,16 @@ from cosmogan.units import Cosmology, parse_length
 
 # Beyond these a unit is wrong; boxes larger than the last are taken for none without a unit.
 _SMALLEST_BOX, _LARGEST_BOX, _LARGEST_UNSAID_BOX = 0.5, 1e5, 5e4
-# Units that a BoxSize without one may be in, Mpc/h, and their names.
-_CANDIDATES = {1.0: "Mpc/h", 1e-3: "kpc/h"}
+# Below this BoxSize alone says nothing: positions may be in units of the box.
+_SMALLEST_UNSAID_BOX = 5.0
+# Units that a BoxSize without one may be in, Mpc or Mpc/h.
+_CANDIDATES = {"Mpc": 1.0, "kpc": 1e-3}
 # Critical density over h^2 in 1e10 Msun/h per (Mpc/h)^3: the unit of mass of nearly all codes of the GADGET family.
 CRITICAL_DENSITY = 27.7536627
 # A unit is wrong if the matter in the box would be so many times more, or less, than the header's Omega_m; where the
-# header has none, than 0.3, by a wider margin.
-_CONTRADICTION, _WIDE_CONTRADICTION, _USUAL_OMEGA_M = 3.0, 10.0, 0.3
+# header has none, than 0.3. Units of mass differ by powers of 10, those of volume by 10^9: a margin of 10 would let
+# masses in Msun/h and lengths in kpc/h pass for 10^10 Msun/h and Mpc/h.
+_CONTRADICTION, _USUAL_OMEGA_M = 3.0, 0.3
 MPC_IN_CM = 3.085678e24
 # Codes differ in how many digits of a parsec they write.
 _PARSEC_ROUNDING = 2e-3
@@ -99,6 +102,7 @@ def resolve_lengths(
     stated: float | None,
     mass: Callable[[], float | None] = lambda: None,
     omega_m: float | None = None,
+    per_h: bool = True,
 ) -> tuple[float, float, str]:
     """Decide the unit of length and the side of the box.
 
@@ -118,10 +122,12 @@ def resolve_lengths(
     stated
         The file's own statement of its unit in Mpc/h, or None.
     mass
-        Returns the mass of all particles in the file's unit of mass, or None where it is not known; asked only if need
-        be.
+        Mass of all particles in the file's unit of mass, or None where it is not known; called only where the user says
+        no unit.
     omega_m
         Of the header, or None.
+    per_h
+        Whether lengths without a stated unit are in kpc/h or Mpc/h, not kpc or Mpc.
 
     Returns
     -------
@@ -146,6 +152,7 @@ def resolve_lengths(
         unit, source = parse_length(text, h), "as asked"
     elif stated is not None:
         unit, source = stated, "stated in the file"
+        _require_no_other_unit(path, stated, box_in_file, mass(), omega_m)
     elif asked_box is not None and box_in_file > 0:
         unit, source = asked_box / box_in_file, "from --box-size"
         # Rounding of a box size given by hand must not become a unit of 0.99999 Mpc/h.
@@ -156,7 +163,7 @@ def resolve_lengths(
             "positions with --length-unit, such as kpc/h"
         )
     else:
-        unit, source = _unsaid_unit(path, box_in_file, mass(), omega_m)
+        unit, source = _unsaid_unit(path, box_in_file, mass(), omega_m, h=None if per_h else h)
     if asked_box is None and box_in_file == 0:
         raise UserError(f"{path}: the header has no usable BoxSize; give it with --box-size '500 Mpc'")
     box = float(f"{box_in_file * unit:.12g}")
@@ -175,40 +182,90 @@ def resolve_lengths(
     return unit, box, source
 
 
-def _unsaid_unit(path: Path, box_in_file: float, mass: float | None, omega_m: float | None) -> tuple[float, str]:
-    """Return the one unit, Mpc/h, that neither the size of the box nor the matter in it contradicts, and why."""
-    most = _CONTRADICTION if omega_m else _WIDE_CONTRADICTION
-    possible = [unit for unit in _CANDIDATES if _SMALLEST_BOX <= box_in_file * unit <= _LARGEST_UNSAID_BOX]
-    found = {unit: (mass or 0.0) / (CRITICAL_DENSITY * (box_in_file * unit) ** 3) for unit in _CANDIDATES}
-    fits = [unit for unit, omega in found.items() if 1 / most < omega / (omega_m or _USUAL_OMEGA_M) < most]
+def _fits(mass: float | None, box: float, omega_m: float | None) -> tuple[float, bool]:
+    """Return the Omega_m that a mass, 1e10 Msun/h, makes in a box, Mpc/h, and whether it may be the header's."""
+    found = (mass or 0.0) / (CRITICAL_DENSITY * box**3) if box > 0 else 0.0
+    return found, 1 / _CONTRADICTION < found / (omega_m or _USUAL_OMEGA_M) < _CONTRADICTION
+
+
+def _unsaid_unit(
+    path: Path, box_in_file: float, mass: float | None, omega_m: float | None, *, h: float | None
+) -> tuple[float, str]:
+    """Return the one unit, Mpc/h, that neither the size of the box nor the matter in it contradicts, and why.
+
+    Lengths are per h, or free of it where ``h`` is given.
+    """
+    per_h = "" if h else "/h"
+    units = {f"{name}{per_h}": unit * (h or 1.0) for name, unit in _CANDIDATES.items()}
+    possible = {
+        name: unit for name, unit in units.items() if _SMALLEST_BOX <= box_in_file * unit <= _LARGEST_UNSAID_BOX
+    }
+    fits = {name: unit for name, unit in units.items() if _fits(mass, box_in_file * unit, omega_m)[1]}
     # Masses that fit no unit of length are in another unit of mass and say nothing.
-    left = [unit for unit in possible if unit in fits] if fits else possible
-    if len(left) == 1:
-        why = f"the masses, which make Omega_m {found[left[0]]:.3g}" if fits else f"BoxSize {box_in_file:g}"
-        return left[0], f"by {why}"
-    boxes = " or ".join(f"{box_in_file * unit:g} Mpc/h" for unit in possible or _CANDIDATES)
+    left = [unit for name, unit in possible.items() if not fits or name in fits]
+    if len(left) == 1 and fits:
+        found, _ = _fits(mass, box_in_file * left[0], omega_m)
+        return left[0], f"by the masses, which make Omega_m {found:.3g}"
+    if len(left) == 1 and box_in_file * left[0] >= _SMALLEST_UNSAID_BOX:
+        return left[0], f"by BoxSize {box_in_file:g}"
+    if box_in_file < _SMALLEST_UNSAID_BOX:
+        raise UserError(
+            f"{path}: BoxSize is {box_in_file:g} without a unit, and its masses do not decide which it is; give the "
+            "side of the box with its unit, such as --box-size '350 Mpc/h', if positions are in units of it, or say "
+            f"--length-unit Mpc{per_h}"
+        )
+    boxes = " or ".join(f"{box_in_file * _CANDIDATES[name[:3]]:g} Mpc{per_h}" for name in possible or units)
     raise UserError(
         f"{path}: BoxSize is {box_in_file:g} without a unit, which may be {boxes}, and its masses do not decide; say "
-        "which with --length-unit kpc/h or --length-unit Mpc/h"
+        f"which with --length-unit kpc{per_h} or --length-unit Mpc{per_h}"
     )
 
 
-def unit_from_cm(path: Path, cm: float) -> float:
+def _require_no_other_unit(
+    path: Path, stated: float, box_in_file: float, mass: float | None, omega_m: float | None
+) -> None:
+    """Refuse a stated unit where masses make a universe in another one, a thousand times larger or smaller.
+
+    Masses that fit neither are in another unit of mass and say nothing.
+    """
+    found, right = _fits(mass, box_in_file * stated, omega_m)
+    for other in (stated * 1e3, stated * 1e-3):
+        instead, fits = _fits(mass, box_in_file * other, omega_m)
+        if fits and not right:
+            expected = f"; the header says {omega_m:.3g}" if omega_m else ""
+            raise UserError(
+                f"{path}: states a unit of length of {stated:.4g} Mpc/h, in which its masses make Omega_m {found:.3g}, "
+                f"and in {other:.4g} Mpc/h they make {instead:.3g}{expected}; say which is right with --length-unit, "
+                "such as kpc/h"
+            )
+
+
+def unit_from_cm(path: Path, cm: float, *others: float) -> float:
     """Return a unit of length in Mpc, exactly 1 or 0.001 where that is meant.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    cm
+        As the file states it.
+    others
+        Other readings of the same number, for codes that differ.
 
     Raises
     ------
     UserError
-        If it is no decimal multiple of a parsec.
+        If none of them is a decimal multiple of a parsec.
     """
-    power = round(math.log10(cm / MPC_IN_CM)) if 0 < cm < math.inf else 0
-    unit = float(f"1e{power}")
-    if not math.isclose(cm / MPC_IN_CM, unit, rel_tol=_PARSEC_ROUNDING):
-        raise UserError(
-            f"{path}: its unit of length is {cm:g} cm, which is neither kpc (3.0857e21) nor Mpc (3.0857e24); "
-            "say what it is with --length-unit kpc/h or the like"
-        )
-    return unit
+    for length in (cm, *others):
+        power = round(math.log10(length / MPC_IN_CM)) if 0 < length < math.inf else 0
+        unit = float(f"1e{power}")
+        if math.isclose(length / MPC_IN_CM, unit, rel_tol=_PARSEC_ROUNDING):
+            return unit
+    raise UserError(
+        f"{path}: its unit of length is {cm:g} cm, which is neither kpc (3.0857e21) nor Mpc (3.0857e24); "
+        "say what it is with --length-unit kpc/h or the like"
+    )
 
 
 def resolve_redshift(path: Path, in_file: float | None, *, scale_factor: float | None, asked: float | None) -> float:

@@ -33,6 +33,7 @@ from data_tools.snapshots.header import (
     resolve_redshift,
     unit_from_cm,
 )
+from data_tools.snapshots.scalings import Scaling, read_scaling
 
 _LENGTH_UNIT = "Unit length in cgs (U_L)"
 _COSMOLOGY_NAMES = {"omega_m": "Omega_m", "omega_b": "Omega_b", "h": "h", "w0": "w_0"}
@@ -43,21 +44,21 @@ class SwiftSnapshot(AbstractFamilySnapshot):
     """A snapshot written by SWIFT; particles of one type."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        name = f"PartType{options.particle_type}/Coordinates"
         with open_hdf5(path) as handle:
             header = require_header(handle, path)
             parameters, units = attributes(handle, "Cosmology", path), attributes(handle, "Units", path)
-            power = number(attributes(handle, name, path), "a-scale exponent", path)
-            parts = _parts(handle, name, path)
+            parts = _parts(handle, f"PartType{options.particle_type}/Coordinates", path)
         self._remember(header, path, options.particle_type)
         if number(parameters, "Cosmological run", path) == 0:
             raise UserError(f"{path}: is no cosmological run, so it has no comoving box and no redshift")
-        if power not in (None, 1.0):
-            raise UserError(f"{path}: /{name} is not comoving (a-scale exponent {power:g}); expected 1")
         cosmology = known_cosmology(
             path, {ours: number(parameters, theirs, path) or 0.0 for ours, theirs in _COSMOLOGY_NAMES.items()}
         )
-        stated = None if options.length_unit else _length_unit(units, cosmology.h, path)
+        self.files = parts or sibling_files(
+            path, file_count(header, path), pattern=NUMBERED, example="snap_0000.0.hdf5"
+        )
+        scaling = None if options.length_unit else read_scaling([path, *self.files], self._type)
+        stated = None if scaling is None else _length_unit(units, scaling, cosmology.h, path)
         unit, box, source = resolve_lengths(path, self._box_in_file, options=options, h=cosmology.h, stated=stated)
         self.header = SnapshotHeader(
             box_size=box,
@@ -71,9 +72,6 @@ class SwiftSnapshot(AbstractFamilySnapshot):
             cosmology=cosmology,
             length_unit=unit,
             unit_source=source,
-        )
-        self.files = parts or sibling_files(
-            path, file_count(header, path), pattern=NUMBERED, example="snap_0000.0.hdf5"
         )
 
     @staticmethod
@@ -119,16 +117,23 @@ class SwiftSnapshot(AbstractFamilySnapshot):
         return _joined([(int(start), int(stop)) for start, stop, wanted in table if wanted])
 
 
-def _length_unit(units: Mapping[str, Any], h: float | None, path: Path) -> float:
+def _length_unit(units: Mapping[str, Any], scaling: Scaling, h: float | None, path: Path) -> float:
     """Return the unit of length in Mpc/h."""
     unit_in_cm = number(units, _LENGTH_UNIT, path)
-    if unit_in_cm is None or h is None:
+    if unit_in_cm is None or (h is None and not scaling.per_h):
         missing = f"{_LENGTH_UNIT!r} in /Units" if unit_in_cm is None else "'h' in /Cosmology"
         raise UserError(
             f"{path}: {missing} is missing, and lengths need it; give the unit of length with --length-unit, such as "
             "'0.7 Mpc/h' for Mpc at h = 0.7"
         )
-    return unit_from_cm(path, unit_in_cm) * h
+    unit = unit_from_cm(path, unit_in_cm)
+    if scaling.unit not in (None, unit):
+        raise UserError(
+            f"{path}: /Units states a unit of length of {unit_in_cm:g} cm and {scaling.place} one of {scaling.cm:g} "
+            "cm; say which is right with --length-unit"
+        )
+    # SWIFT's own lengths are free of h.
+    return unit if scaling.per_h else unit * (h or 1.0)
 
 
 def _touches(low: np.ndarray, high: np.ndarray, slab: Slab, box: float) -> np.ndarray:

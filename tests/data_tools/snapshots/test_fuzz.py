@@ -285,8 +285,9 @@ def _change_count(file: Path, rng: np.random.Generator) -> bool:
         new = int(rng.choice([0, old + 1, 2 * old, 2**31 - 1, 2**32 - 1]))
         struct.pack_into(order + "I", raw, place, new)
         file.write_bytes(raw)
-        # One file may as well be announced as none.
-        return place != start + 124 or new != 0 or old > 1
+        # One file may as well be announced as none, and its particles in no total, as in runs of isolated systems.
+        n_files = struct.unpack_from(order + "I", raw, start + 124)[0]
+        return new != 0 or place == start + 4 or (old if place == start + 124 else n_files) > 1
     with h5py.File(file, "r+") as handle:
         header = handle["Header"].attrs
         name = str(rng.choice(["NumPart_ThisFile", "NumPart_Total", "NumPart_Total_HighWord"]))

@@ -17,7 +17,7 @@ from data_tools.snapshots import open_snapshot
 from tests.data_tools.snapshots.valid_snapshots import Case, draw, write
 
 # Sentences that a snapshot may be refused with, by what it lacks.
-ALLOWED = {"unit": r"without a unit, which may be .* say which with --length-unit"}
+ALLOWED = {"unit": r"without a unit, .* masses do not decide.* --length-unit"}
 # Of the box: float32 positions of a box of 1, twice rounded, and products with the unit.
 ROUNDING = 1e-6
 PIXELS = 4

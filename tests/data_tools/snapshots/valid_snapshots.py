@@ -84,7 +84,7 @@ class Case:
         """Reasons for which the snapshot may be refused."""
         in_file = self.box / self.length
         told = self.masses in ("table", "equal", "unequal")
-        ambiguous = 500 <= in_file <= 5e4
+        ambiguous = in_file < 5 or 500 <= in_file <= 5e4
         return {"unit"} if self.said == "nowhere" and not told and ambiguous else set()
 
     @property
