@@ -8,7 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from cosmogan.hdf5 import Part, open_file, parts_of, require_filters
 
 Index = tuple[int | slice, ...]
 
+# Attributes of packed values, with what holds where there is none, and attributes that say which values are missing.
+_PACKED_BY = {"scale_factor": 1.0, "add_offset": 0.0}
+_ABSENT_BY = ("_FillValue", "missing_value", "valid_range", "valid_min", "valid_max")
+
+# Arrays named in a message at most.
+_LISTED = 8
 # Largest array taken from an .npz archive, which can only be unpacked into memory as a whole.
 _LARGEST_UNPACKED = 2**31
 # What NumPy raises on headers and data that are none.
@@ -53,6 +59,8 @@ class AbstractArray(ABC):
         self.name = name
         self.shape = shape
         self.dtype = dtype
+        # Whether values are scaled from stored numbers, by attributes of the file.
+        self.packed = False
 
     def read(self, index: Index) -> np.ndarray:
         """Return a part in the machine's byte order.
@@ -158,9 +166,8 @@ class Hdf5Array(AbstractArray):
         with open_hdf5(path) as handle:
             found = hdf5_member(handle, dataset)
             if not isinstance(found, h5py.Dataset):
-                raise UserError(
-                    f"{path}: has no data set {dataset!r}; it holds {', '.join(sorted(handle)) or 'nothing'}"
-                )
+                held = listed(hdf5_shapes(path)) or ", ".join(sorted(handle)) or "nothing"
+                raise UserError(f"{path}: has no data set {dataset!r}; it holds {held}")
             name = f"{path}: {dataset}"
             try:
                 shape, dtype = found.shape, found.dtype
@@ -170,8 +177,8 @@ class Hdf5Array(AbstractArray):
                 raise UserError(f"{name}: cannot be read ({_first_line(error)})") from None
         super().__init__(name, shape or (), dtype)
         self._packing = _packing(path, dataset)
-        if self._packing.packed:
-            self.dtype = np.dtype(np.float64)
+        self.packed = self._packing.packed
+        self.dtype = np.dtype(np.float64) if self.packed else self._packing.unsigned or self.dtype
         if incomplete:
             raise UserError(
                 f"{name}: was never written to the end, or keeps values in other files that are not there; give a "
@@ -180,8 +187,33 @@ class Hdf5Array(AbstractArray):
 
     def _read(self, index: Index) -> np.ndarray:
         with open_hdf5(self._path) as handle:
-            part: np.ndarray = handle[self._dataset][index]
-        return self._packing.unpack(part, self.name)
+            stored = self._packing.stored(handle[self._dataset][index])
+        values = self._packing.values(stored)
+        if any(test(stored, values).any() for test in self._packing.absent.values()):
+            raise self._holes()
+        return values
+
+    def _holes(self) -> UserError:
+        """Return the refusal of a data set with missing values: how many, the first of them and why."""
+        number, first = 0, ""
+        for plane in range(self.shape[0]):
+            with open_hdf5(self._path) as handle:
+                stored = self._packing.stored(handle[self._dataset][plane : plane + 1])
+            values = self._packing.values(stored)
+            absent = {name: test(stored, values) for name, test in self._packing.absent.items()}
+            missing = np.any(list(absent.values()), axis=0)
+            number += int(missing.sum())
+            if not first and missing.any():
+                place = tuple(map(int, np.argwhere(missing)[0]))
+                why = next(name for name, mask in absent.items() if mask[place])
+                first = f"({', '.join(map(str, (plane, *place[1:])))}), stored as {stored[place]:g}, by its {why}"
+        return UserError(
+            f"{self.name}: {number} of {math.prod(self.shape)} values are missing, the first at {first}; a density "
+            "with holes is no whole box: fill them, or give a field without"
+        )
+
+
+_Test = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,102 +222,111 @@ class _Packing:
 
     Parameters
     ----------
+    packed
+        Whether values are ``scale * number + offset`` of the stored numbers.
     scale, offset
-        Value of a stored number: ``scale * number + offset``.
+        Of packed values.
     unsigned
         Type that signed integers stand for.
-    missing
-        Stored numbers that mean: no value.
-    low, high
-        Bounds of stored numbers; outside there is no value.
+    absent
+        What tells, by the name of the attribute, from stored numbers and values which of them stand for no value.
     """
 
-    scale: float = 1.0
-    offset: float = 0.0
-    unsigned: np.dtype[Any] | None = None
-    missing: tuple[float, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
+    packed: bool
+    scale: float
+    offset: float
+    unsigned: np.dtype[Any] | None
+    absent: Mapping[str, _Test]
 
-    @property
-    def packed(self) -> bool:
-        """Whether values are others than the stored numbers."""
-        return (self.scale, self.offset) != (1.0, 0.0)
+    def stored(self, part: np.ndarray) -> np.ndarray:
+        """Return stored numbers as what they stand for, in the machine's byte order."""
+        part = part.astype(part.dtype.newbyteorder("="), copy=False)
+        return part if self.unsigned is None else part.view(self.unsigned)
 
-    def unpack(self, part: np.ndarray, name: str) -> np.ndarray:
-        """Return the values of stored numbers.
-
-        Raises
-        ------
-        UserError
-            If one of them stands for no value.
-        """
-        if self.unsigned is not None:
-            part = part.view(self.unsigned.newbyteorder(part.dtype.byteorder))
-        for number in self.missing:
-            absent = part == np.asarray(number, part.dtype)
-            if absent.any():
-                raise UserError(
-                    f"{name}: {int(absent.sum())} values are missing (stored as {number:g}, its fill value); a density "
-                    "with holes is no whole box; fill them, or give a field without"
-                )
-        if (self.low > -math.inf or self.high < math.inf) and ((part < self.low) | (part > self.high)).any():
-            raise UserError(
-                f"{name}: values from {part.min():g} to {part.max():g} leave its valid range ({self.low:g} to "
-                f"{self.high:g}), so that some are missing; fill them, or correct the attribute"
-            )
-        return part * self.scale + self.offset if self.packed else part
+    def values(self, stored: np.ndarray) -> np.ndarray:
+        """Return the values of stored numbers."""
+        return stored.astype(np.float64) * self.scale + self.offset if self.packed else stored
 
 
 # What netCDF writes where nothing was written, by type; it never does so for single bytes.
-_NETCDF_FILL = {
-    "i2": -32767.0,
-    "u2": 65535.0,
-    "i4": -2147483647.0,
-    "u4": 4294967295.0,
+_NETCDF_FILL: dict[str, int | float] = {
+    "i2": -32767,
+    "u2": 65535,
+    "i4": -2147483647,
+    "u4": 4294967295,
+    "i8": -9223372036854775806,
+    "u8": 18446744073709551614,
     "f4": 9.969209968386869e36,
     "f8": 9.969209968386869e36,
 }
+# Attributes that the netCDF library leaves in a file or on its variables.
+_NETCDF_MARKS = ("_Netcdf4Dimid", "_Netcdf4Coordinates", "DIMENSION_LIST")
 
 
 def _packing(path: Path, dataset: str) -> _Packing:
     """Read what a data set says of its values."""
+    place = f"{path}: {dataset}"
     with open_hdf5(path) as handle:
         found = handle[dataset]
         kind = found.dtype.newbyteorder("=")
-
-        def number(name: str) -> float | None:
-            value = np.asarray(found.attrs[name]).ravel() if name in found.attrs else np.empty(0)
-            if name in found.attrs and (value.size != 1 or value.dtype.kind not in "iuf"):
-                raise UserError(
-                    f"{path}: {dataset}: its attribute {name} is {found.attrs[name]!r}; expected one number"
-                )
-            return float(value[0]) if value.size else None
-
         try:
-            bounds = np.asarray(found.attrs.get("valid_range", (-math.inf, math.inf)), float).ravel()
-            low, high = number("valid_min"), number("valid_max")
-            missing = [value for name in ("_FillValue", "missing_value") if (value := number(name)) is not None]
-            if "_NCProperties" in handle.attrs and "_FillValue" not in found.attrs:
-                missing += [value for value in (_NETCDF_FILL.get(kind.str[1:]),) if value is not None]
-            scale, offset = number("scale_factor"), number("add_offset")
-            word = str(found.attrs.get("_Unsigned", "false")).strip("b'\"").lower()
-        except _HDF5_ERRORS as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path}: {dataset}: its attributes cannot be read ({_first_line(error)})") from None
-    if bounds.size != 2:
-        raise UserError(f"{path}: {dataset}: its attribute valid_range has {bounds.size} numbers; expected two")
-    if scale is not None and not (math.isfinite(scale) and scale != 0):
-        raise UserError(f"{path}: {dataset}: its attribute scale_factor is {scale}; expected a number other than 0")
-    return _Packing(
-        scale=1.0 if scale is None else scale,
-        offset=0.0 if offset is None else offset,
-        unsigned=np.dtype(f"u{kind.itemsize}") if word == "true" and kind.kind == "i" else None,
-        missing=tuple(value for value in missing if not math.isnan(value)),
-        low=float(bounds[0]) if low is None else low,
-        high=float(bounds[1]) if high is None else high,
-    )
+            said = {
+                name: np.asarray(found.attrs[name]).ravel()
+                for name in (*_PACKED_BY, *_ABSENT_BY)
+                if name in found.attrs
+            }
+            unsigned = str(np.asarray(found.attrs.get("_Unsigned", "false")).ravel()[0]).strip("b'\"").lower() == "true"
+            netcdf = "_NCProperties" in handle.attrs or any(name in found.attrs for name in _NETCDF_MARKS)
+        except (*_HDF5_ERRORS, IndexError) as error:
+            raise UserError(f"{place}: its attributes cannot be read ({_first_line(error)})") from None
+    for name, given in said.items():
+        number = {"valid_range": 2, "missing_value": max(1, given.size)}.get(name, 1)
+        if given.dtype.kind not in "iuf" or given.size != number:
+            expected = {"valid_range": "two numbers", "missing_value": "numbers"}.get(name, "one number")
+            raise UserError(f"{place}: its attribute {name} is {given.tolist()}; expected {expected}")
+    scale, offset = (float(said[name][0]) if name in said else default for name, default in _PACKED_BY.items())
+    if not (math.isfinite(scale) and scale != 0 and math.isfinite(offset)):
+        raise UserError(
+            f"{place}: its attributes scale_factor and add_offset are {scale:g} and {offset:g}; expected numbers, the "
+            "first other than 0"
+        )
+    if netcdf and "_FillValue" not in said and kind.str[1:] in _NETCDF_FILL:
+        said["_FillValue"] = np.array([_NETCDF_FILL[kind.str[1:]]], kind)
+    as_unsigned = np.dtype(f"u{kind.itemsize}") if unsigned and kind.kind == "i" else None
+    packed = not said.keys().isdisjoint(_PACKED_BY)
+
+    def meant(given: np.ndarray) -> list[int | float]:
+        # Attributes of the stored type share its sign.
+        given = given.astype(given.dtype.newbyteorder("="))
+        return given.view(as_unsigned).tolist() if as_unsigned is not None and given.dtype == kind else given.tolist()
+
+    def equal(number: int | float) -> _Test:
+        if math.isnan(number):
+            return lambda stored, values: np.isnan(values)
+        if kind.kind == "f":
+            return lambda stored, values: stored == kind.type(number)
+        if float(number).is_integer():
+            return lambda stored, values: stored == int(number)
+        return lambda stored, values: values == number
+
+    def outside(low: int | float, high: int | float, given: np.dtype[Any]) -> _Test:
+        # Bounds of real type on packed integers are those of the values.
+        if packed and kind.kind in "iu" and given.kind == "f":
+            return lambda stored, values: (values < low) | (values > high)
+        return lambda stored, values: (stored < low) | (stored > high)
+
+    def any_of(tests: list[_Test]) -> _Test:
+        return lambda stored, values: np.any([test(stored, values) for test in tests], axis=0)
+
+    absent: dict[str, _Test] = {}
+    for name in said.keys() - _PACKED_BY.keys():
+        numbers = meant(said[name])
+        if name in ("_FillValue", "missing_value"):
+            absent[name] = any_of([equal(number) for number in numbers])
+        else:
+            low, high = {"valid_min": (numbers[0], math.inf), "valid_max": (-math.inf, numbers[0])}.get(name, numbers)
+            absent[name] = outside(low, high, said[name].dtype)
+    return _Packing(packed=packed, scale=scale, offset=offset, unsigned=as_unsigned, absent=absent)
 
 
 @dataclass(frozen=True)
@@ -364,6 +405,12 @@ def hdf5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         except _HDF5_ERRORS as error:
             raise UserError(f"{path}: is a damaged HDF5 file ({_first_line(error)})") from None
     return shapes
+
+
+def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return names and shapes of arrays, for messages."""
+    names = [f"{name} {shape}" for name, shape in shapes.items()]
+    return ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from cosmogan.cli import main
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceSet, check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
-from data_tools.files.arrays import NpyArray
+from data_tools.files.arrays import Hdf5Array, NpyArray
 from data_tools.published.convert import convert
 from tests.data_tools.published import published_files as files
 
@@ -647,32 +647,95 @@ def test_packed_numbers_are_unpacked(tmp_path: Path):
     np.testing.assert_allclose(converted(path, quantity="mass", **CUBE).slices, read.slices, rtol=1e-5)
 
 
+def test_packed_numbers_are_unpacked_in_double_precision_and_are_no_counts(tmp_path: Path):
+    rng = np.random.default_rng(2)
+    stored = rng.integers(0, 2000, (8, 8, 8)).astype(np.float32)
+    # 1 + 1e-6 keeps a digit of its end in float32.
+    scale = 1 + 1e-6
+    path = write_packed(tmp_path / "f.h5", stored, scale_factor=scale, add_offset=np.float64(1e-3))
+    values = stored.astype(np.float64) * scale + 1e-3
+    np.testing.assert_array_equal(Hdf5Array(path, "group/inner/field").read((slice(None),)), values)
+    # Multiples of 3 are whole, and still a density in steps of 3.
+    path = write_packed(tmp_path / "w.h5", stored.astype(np.uint16), scale_factor=np.float32(3))
+    with pytest.raises(UserError, match=r"scaled by the file's attributes.*--quantity"):
+        converted(path, **CUBE)
+    assert converted(path, quantity="counts", store="density", **CUBE).metadata.quantity == "density"
+
+
+I2, F4 = np.int16, np.float32
+
+
 @pytest.mark.parametrize(
-    ("fill", "attributes", "expected"),
+    ("stored", "attributes", "expected"),
     [
-        (1e20, {"_FillValue": np.float32(1e20)}, "1 values are missing .stored as 1e[+]20"),
-        (-9.0, {"missing_value": np.float32(-9)}, "1 values are missing .stored as -9"),
-        (1e30, {"valid_max": np.float32(1e10)}, "leave its valid range"),
-        (1e30, {"valid_range": np.array([0, 1e10], np.float32)}, "leave its valid range"),
-        (1.0, {"valid_range": np.array([0.0], np.float32)}, "valid_range has 1 numbers"),
-        (1.0, {"scale_factor": 0.0}, "scale_factor is 0"),
-        (1.0, {"scale_factor": "two"}, "scale_factor is 'two'; expected one number"),
+        (F4(1e20), {"_FillValue": F4(1e20)}, r"2 of 512 .*first at .1, 2, 3., stored as 1e\+20, by its _FillValue"),
+        (F4(1e20), {"_FillValue": 1e20}, "2 of 512 .*by its _FillValue"),
+        (F4(np.nan), {"_FillValue": F4(np.nan)}, "2 of 512 .*stored as nan, by its _FillValue"),
+        (F4(-9), {"missing_value": np.array([7, -9], F4)}, "2 of 512 .*stored as -9, by its missing_value"),
+        (F4(1e30), {"valid_max": F4(1e10)}, "2 of 512 .*by its valid_max"),
+        (F4(1e30), {"valid_range": np.array([0, 1e10], F4)}, "2 of 512 .*by its valid_range"),
+        (I2(-1), {"_FillValue": I2(-1), "scale_factor": 0.5}, "2 of 512 .*stored as -1, by its _FillValue"),
+        # As unsigned numbers, -1 is 65535, and -6 the upper bound 65530.
+        (
+            I2(-1),
+            {"_FillValue": I2(-1), "_Unsigned": "true", "scale_factor": 0.5},
+            "stored as 65535, by its _FillValue",
+        ),
+        (I2(-1), {"valid_range": np.array([0, -6], I2), "_Unsigned": "true"}, "stored as 65535, by its valid_range"),
+        # Numbers of real type beside packed integers are in the unit of the values, unless they can be stored.
+        (I2(900), {"valid_max": 90.0, "scale_factor": 0.5}, "stored as 900, by its valid_max"),
+        (
+            I2(900),
+            {"missing_value": 450.5, "scale_factor": 0.5, "add_offset": 0.5},
+            "stored as 900, by its missing_value",
+        ),
+        (I2(-999), {"missing_value": -999.0, "scale_factor": 0.5}, "stored as -999, by its missing_value"),
+        # float64 does not hold this number.
+        (np.int64(2**62 + 1), {"_FillValue": np.int64(2**62 + 1)}, "2 of 512 .*by its _FillValue"),
+        (F4(1), {"valid_range": F4([0.0])}, r"valid_range is \[0.0\]; expected two numbers"),
+        (F4(1), {"scale_factor": 0.0}, "scale_factor and add_offset are 0 and 0; expected"),
+        (F4(1), {"scale_factor": "two"}, r"scale_factor is \['two'\]; expected one number"),
+        (F4(1), {"_FillValue": F4([1, 2])}, r"_FillValue is \[1.0, 2.0\]; expected one number"),
     ],
 )
-def test_missing_values_are_refused(tmp_path: Path, fill: float, attributes: dict[str, Any], expected: str):
-    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
-    density[1, 2, 3] = fill
+def test_missing_values_are_refused(tmp_path: Path, stored: Any, attributes: dict[str, Any], expected: str):
+    # Whole numbers that none of the attributes is about.
+    field = np.random.default_rng(1).integers(10, 100, (8, 8, 8)).astype(stored.dtype)
+    field[1, 2, 3] = field[6, 0, 0] = stored
     with pytest.raises(UserError, match=expected):
-        converted(write_packed(tmp_path / "m.h5", density, **attributes), quantity="mass", **CUBE)
+        converted(write_packed(tmp_path / "m.h5", field, **attributes), quantity="mass", **CUBE)
 
 
-def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path):
-    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
-    density[0, 0, 0] = 9.969209968386869e36
-    path = write_packed(tmp_path / "n.nc", density)
-    with h5py.File(path, "r+") as handle:
-        handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
-    with pytest.raises(UserError, match="1 values are missing"):
+def test_attributes_of_missing_values_that_none_has_do_not_matter(tmp_path: Path):
+    field = np.random.default_rng(1).integers(10, 100, (8, 8, 8)).astype(np.int16)
+    path = write_packed(tmp_path / "m.h5", field, _FillValue=I2(-1), missing_value=-999.9, valid_range=I2([0, 500]))
+    np.testing.assert_array_equal(converted(path, **CUBE).slices, slabs(field))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("f4", 9.969209968386869e36), ("f8", 9.969209968386869e36), ("i4", -2147483647), ("i8", -9223372036854775806)],
+)
+@pytest.mark.parametrize("mark", ["file", "variable", "neither"])
+def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path, dtype: str, fill: float, mark: str):
+    field = np.random.default_rng(1).integers(1, 100, (8, 8, 8)).astype(dtype)
+    field[0, 0, 0] = fill
+    path = write_packed(tmp_path / "n.nc", field, **({"_Netcdf4Dimid": 0} if mark == "variable" else {}))
+    if mark == "file":
+        with h5py.File(path, "r+") as handle:
+            handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
+    expected = "1 of 512 values are missing" if mark != "neither" else "expected one above 0|stands for no value"
+    with pytest.raises(UserError, match=expected):
+        converted(path, quantity="mass", **CUBE)
+
+
+@pytest.mark.parametrize("fill", [1e20, 9.969209968386869e36])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_fill_values_without_attributes_are_noticed(tmp_path: Path, fill: float, dtype: str):
+    masked = np.ma.array(FIELD.astype(dtype))
+    masked[3, 1, 2] = np.ma.masked
+    path = npy(tmp_path, masked.filled(fill))
+    with pytest.raises(UserError, match=r"1 values are .*first in plane 3.*stands for no value"):
         converted(path, quantity="mass", **CUBE)
 
 
@@ -683,13 +746,18 @@ def test_arrays_in_groups_are_found_or_named(tmp_path: Path):
     with h5py.File(path, "r+") as handle:
         handle["group/other"] = cube
         handle["positions"] = np.ones((5, 3))
-    with pytest.raises(UserError, match=r"holds 2 arrays that may be meant .group/inner/field, group/other.*--dataset"):
+    with pytest.raises(UserError, match=r"2 arrays .* meant: group/inner/field \(8, 8, 8\), group/other .*--dataset"):
         converted(path, **CUBE)
     assert len(converted(path, dataset="group/other", **CUBE).slices) == 24
+    with pytest.raises(UserError, match=r"no data set 'other'; it holds group/inner/field \(8, 8, 8\), group/other"):
+        converted(path, dataset="other", **CUBE)
     with h5py.File(tmp_path / "h.h5", "w") as handle:
         handle["a/positions"] = np.ones((5, 3))
     with pytest.raises(UserError, match=r"no array of 3 or 4 dimensions, but a/positions \(5, 3\)"):
         converted(tmp_path / "h.h5", **CUBE)
+    np.savez(tmp_path / "h.npz", k=np.ones(3), power=np.ones((3, 2)))
+    with pytest.raises(UserError, match=r"no array of 3 or 4 dimensions, but k \(3,\), power \(3, 2\)"):
+        converted(tmp_path / "h.npz", **CUBE)
 
 
 @pytest.mark.parametrize(("high", "expected"), [(2, "zeros and ones only"), (1, "holds 0 everywhere")])
