@@ -20,6 +20,8 @@ _MEAN_ROUNDING = 1e-3
 _MEAN_TOLERANCE = 1e-2
 # The matter in a box is that of its cosmology but for what leaves a hydrodynamic simulation's fields.
 _EXPECTED_WITHIN = 1.5
+# Crops of 8 Mpc/h and more, or many slices, hold the mean of their box within this factor.
+_CROP_WITHIN = 3.0
 # A matter field has peaks of many times its mean; the logarithm of one has not.
 _SMALLEST_CONTRAST = 2.0
 # 1 + delta of a float32 delta may end this much below zero.
@@ -154,7 +156,25 @@ def decide(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple
     name = realisation.values.array.name
     if file.quantity is not None:
         _require_plausible(file, realisation, seen, file.quantity)
-        return file.quantity, "as asked" if file.asked else f"as the format {file.format_name} has it"
+        quantity, why = file.quantity, "as asked" if file.asked else f"as the format {file.format_name} has it"
+    else:
+        quantity, why = _detect(file, realisation, seen)
+    if quantity not in file.quantities:
+        raise UserError(
+            f"{name}: values are {quantity}, {why}, and files of format {file.format_name} hold "
+            f"{' or '.join(file.quantities)}; if this one has such a name by chance, say --format plain"
+        )
+    expected = realisation.expected_means if quantity == "counts" and not file.asked else ()
+    if expected and not any(1 / _CROP_WITHIN < seen.mean / mean < _CROP_WITHIN for mean in expected):
+        raise UserError(
+            f"{name}: holds {seen.mean:.4g} particles per voxel; expected {expected[0]:g}, as published. If it was "
+            "made coarser, or is another's, say --box-size and --mean, or --format plain"
+        )
+    return quantity, why
+
+
+def _detect(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple[str, str]:
+    name = realisation.values.array.name
     shown = f"values from {seen.low:.4g} to {seen.high:.4g}, mean {seen.mean:.6g}, deviation {seen.deviation:.6g}"
     if seen.low < -1:
         raise UserError(

@@ -585,7 +585,7 @@ def test_columns_of_camels_tables_are_those_of_their_first_line(tmp_path: Path):
         converted(path)
     read = converted(path, columns="Omega_m,sigma8,Wind,Jet")
     np.testing.assert_array_equal(read.conditions["Wind"][::15], rows[:, 2])
-    with pytest.raises(UserError, match="has 4 columns; expected 2: Omega_m, sigma8"):
+    with pytest.raises(UserError, match=r"has 4 columns and --columns names 2 .Omega_m, sigma8."):
         converted(path, columns="Omega_m sigma8")
 
 
@@ -767,3 +767,220 @@ def test_masks_and_constants_are_asked_about(tmp_path: Path, high: int, expected
         converted(npy(tmp_path, mask), **CUBE)
     if high == 2:
         assert converted(npy(tmp_path, mask), quantity="counts", **CUBE).metadata.quantity == "counts"
+
+
+def write_table(folder: Path, name: str, rows: np.ndarray, *lines: str, labels: bool = False) -> None:
+    words = [" ".join([f"SIM_{i}"] * labels + [repr(float(value)) for value in row]) for i, row in enumerate(rows)]
+    (folder / name).write_text("\n".join([*lines, *words]))
+
+
+@pytest.mark.parametrize(
+    ("name", "n_columns", "labels", "seeds", "named"),
+    [
+        ("IllustrisTNG_LH", 6, True, True, "A_AGN2"),
+        ("SIMBA_CV", 6, False, True, "A_AGN2"),
+        ("IllustrisTNG_SB28", 28, True, True, "QuasarThresholdPower"),
+        ("IllustrisTNG_L50n512_SB35", 35, True, True, "SofteningComovingType01"),
+        ("Astrid_SB7", 7, True, True, "Omega_b"),
+        ("Astrid_LH", 6, True, True, "A_AGN2"),
+        ("Ramses_SB5", 6, False, False, "A_AGN2"),
+        # The first columns of a table of other quantities; Omega_b where no set of that suite has it; a column that is
+        # no seed; a suite of which no table is known; a set that suite has not.
+        ("IllustrisTNG_SB28", 6, False, False, None),
+        ("Astrid_LH", 7, False, False, None),
+        ("IllustrisTNG_SB28", 29, False, False, None),
+        ("CROCODILE_SB26", 26, True, False, None),
+        ("SIMBA_SB28", 28, False, False, None),
+    ],
+)
+def test_tables_without_names_are_known_by_suite_set_and_columns(
+    tmp_path: Path, name: str, n_columns: int, labels: bool, seeds: bool, named: str | None
+):
+    path = files.write_camels_maps(tmp_path)
+    path = path.rename(tmp_path / f"Maps_Mtot_{name}_z=0.00.npy")
+    rng = np.random.default_rng(5)
+    rows = np.hstack([files.camels_table(3), rng.uniform(0.5, 0.9, (3, 30))])[:, :n_columns]
+    if seeds:
+        # Of 5 simulations and 5 times one seed, and of real ones: all are whole numbers.
+        rows = np.hstack([rows, [[1], [1], [45000]]])
+    write_table(tmp_path, "table.txt", rows, labels=labels)
+    options = {"params": str(tmp_path / "table.txt"), "quantity": "mass"}
+    if named is None:
+        with pytest.raises(UserError, match=f"has {n_columns} columns and no line of names.*--columns"):
+            converted(path, **options)
+        return
+    read = converted(path, **options)
+    assert len(read.conditions) == n_columns
+    np.testing.assert_array_equal(read.conditions[named][::15], rows[:, n_columns - 1])
+    # The numbers of the larger sets are not these factors; Ramses has both parameters of supernovae first.
+    assert ("A_SN2" in read.conditions) == (n_columns < 28)
+    if n_columns < 28:
+        np.testing.assert_array_equal(read.conditions["A_SN2"][::15], rows[:, 3 if "Ramses" in name else 4])
+
+
+def test_the_first_line_of_a_table_counts_or_is_asked_about(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path)
+    rows = files.camels_table(3)
+    names = "Omega_m sigma_8 ASN1 ASN2 AAGN1 AAGN2"
+    # Prose is no line of names, though it has as many words as there are columns; names of simulations need none.
+    write_table(
+        tmp_path, "t.txt", rows, "# six numbers for each simulation here", f"# {names}", "# of Ramses", labels=True
+    )
+    read = converted(path, params=str(tmp_path / "t.txt"))
+    np.testing.assert_array_equal(read.conditions["A_SN2"][::15], rows[:, 3])
+    # Known by suite and set, and yet its own names are others in number.
+    write_table(tmp_path, "t.txt", rows, f"# {names} seed")
+    with pytest.raises(UserError, match=r"has 6 columns and its line of names names 7 .*--columns"):
+        converted(path, params=str(tmp_path / "t.txt"))
+    # H0 in km/s/Mpc is 100 h, in a set that otherwise shares h.
+    h = np.array([[47.0], [67.11], [0.87]])
+    write_table(tmp_path, "t.txt", np.hstack([rows[:, :2], h]), "Omega_matter sigma8 H0")
+    read = converted(path, params=str(tmp_path / "t.txt"))
+    np.testing.assert_array_equal(read.conditions["h"][::15], [47 / 100, 67.11 / 100, 0.87])
+    assert read.metadata.cosmology.h is None
+    (tmp_path / "t.txt").write_text("# Omega_m sigma8\n0.3 0_8\n0.3 0.8\n0.3 0.8")
+    with pytest.raises(UserError, match="row 0 holds '0_8'"):
+        converted(path, params=str(tmp_path / "t.txt"))
+
+
+def test_astrid_s_baryons_are_never_those_of_the_latin_hypercube(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path, field="Mcdm")
+    rows = files.camels_table(3)
+    omega_b = np.array([[0.01], [0.05], [0.09]])
+    rows[:, 0] = 0.1
+    maps = files.density(np.random.default_rng(1), 3, 15, 8, 8) * (0.1 - omega_b)[:, :, None, None]
+    path = path.rename(tmp_path / "Maps_Mcdm_Astrid_SB7_z=0.00.npy")
+    np.save(path, (maps * files.CRITICAL_DENSITY * 5).reshape(45, 8, 8).astype(np.float32))
+    np.savetxt(tmp_path / "params_SB7_Astrid.txt", np.hstack([rows, omega_b]))
+    assert converted(path).metadata.cosmology.known() == {"omega_m": 0.1, "h": 0.6711, "n_s": 0.9624}
+    # Without the table, or without that column of it, Omega_b is not known.
+    assert converted(path, params="none").metadata.cosmology.known() == {"h": 0.6711, "n_s": 0.9624}
+    np.savetxt(tmp_path / "params_SB7_Astrid.txt", rows)
+    names = "Omega_m,sigma8,A_SN1,A_AGN1,A_SN2,A_AGN2"
+    assert converted(path, columns=names).metadata.cosmology.omega_b is None
+
+
+def test_fields_and_suites_do_not_share_a_file(tmp_path: Path):
+    paths = {}
+    for field, suite in (("Mtot", "IllustrisTNG"), ("Mgas", "IllustrisTNG"), ("Mtot", "SIMBA")):
+        paths[field, suite] = files.write_camels_maps(tmp_path, field=field, suite=suite)
+    first, *others = paths.values()
+    for other, what in zip(others, ("Mgas of IllustrisTNG", "Mtot of SIMBA"), strict=True):
+        with pytest.raises(UserError, match=f"holds Mtot of IllustrisTNG against {what}"):
+            converted(first, other, realisation=list(range(6)))
+    n_body = [files.write_camels_maps(tmp_path, suite=f"Nbody_{suite}") for suite in ("IllustrisTNG", "SIMBA")]
+    assert len(converted(*n_body, realisation=list(range(6))).slices) == 90
+
+
+def test_each_latin_hypercube_of_quijote_has_its_own_table(tmp_path: Path):
+    standard = np.random.default_rng(0).uniform(0.2, 0.5, (10, 5))
+    np.savetxt(tmp_path / "latin_hypercube_params.txt", standard)
+    path = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_nwLH")
+    # The table above is that of the standard simulations.
+    with pytest.raises(UserError, match=r"latin_hypercube_nwLH/latin_hypercube_params\.txt"):
+        converted(path)
+    own = np.hstack([np.random.default_rng(1).uniform(0.2, 0.5, (10, 6)), np.full((10, 1), -1.1)])
+    np.savetxt(path.parents[1] / "latin_hypercube_params.txt", own)
+    read = converted(path)
+    assert (read.conditions["M_nu"][0], read.metadata.cosmology.w0) == (own[3, 5], -1.1)
+    np.testing.assert_array_equal(read.conditions["Omega_m"], own[3, 0])
+    equilateral = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_EQ")
+    np.savetxt(equilateral.parents[1] / "latin_hypercube_params.txt", standard)
+    read = converted(equilateral)
+    np.testing.assert_array_equal(read.conditions["f_NL_equilateral"], standard[3, 0])
+    np.testing.assert_array_equal(read.conditions["Omega_m"], standard[3, 1])
+    own_folder = files.write_quijote(tmp_path, simulations="fiducial_of_mine")
+    assert converted(own_folder).metadata.cosmology.known() == {}
+
+
+def test_constants_of_published_runs_are_not_those_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = files.write_three_d_cosmo(tmp_path, box=200)
+    with pytest.raises(UserError, match="--redshift"):
+        converted(path, box_size="200 Mpc/h")
+    with pytest.raises(UserError, match="h is unknown here"):
+        converted(path, box_size="200 Mpc", redshift=1.0)
+    read = converted(path, box_size="200 Mpc/h", redshift=1.0)
+    assert (read.metadata.cosmology.known(), read.metadata.redshift) == ({}, 1.0)
+    # Twice as coarse, 8 particles per voxel, is not the crop of 1 Mpc/h voxels that its side says.
+    coarse = files.write_cosmoflow(tmp_path)
+    with h5py.File(coarse, "r+") as handle:
+        handle["full"][...] *= 8
+    with pytest.raises(UserError, match="holds 8 particles per voxel; expected 1"):
+        converted(coarse, redshift=0.0)
+    assert converted(coarse, redshift=0.0, box_size="16 Mpc/h").metadata.mean_count == 8.0
+    # A density that happens to be named as training arrays are.
+    own = npy(tmp_path, FIELD[:, None], "full_density.npy")
+    with pytest.raises(UserError, match=r"values are density.*hold counts or scaled.*--format plain"):
+        converted(own)
+    crops = files.write_cosmogan_pytorch(tmp_path)
+    np.save(crops, 8 * np.load(crops))
+    with pytest.raises(UserError, match="particles per voxel; expected 1"):
+        converted(crops)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+def test_numbers_up_to_the_end_of_their_type_are_asked_about(tmp_path: Path, dtype: type):
+    image = (FIELD / FIELD.max() * np.iinfo(dtype).max).astype(dtype)
+    with pytest.raises(UserError, match=r"the largest number of type.*--quantity"):
+        converted(npy(tmp_path, image), **CUBE)
+    assert converted(npy(tmp_path, image), quantity="mass", **CUBE).metadata.quantity == "density"
+    assert converted(npy(tmp_path, image - (image > 0)), **CUBE).metadata.quantity == "counts"
+
+
+def test_cubes_taken_for_whole_boxes_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = files.write_plain_cube(tmp_path)
+    converted(path, **CUBE)
+    assert "whole periodic boxes; or say --periodic false" in capsys.readouterr().err
+    converted(path, periodic=False, **CUBE)
+    assert "whole periodic boxes" not in capsys.readouterr().err
+
+
+MASS = ["--quantity", "mass", "--layout", "cubes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # Tables of parameters.
+        (["Maps_Mtot_IllustrisTNG_SB28_z=0.00.npy", "--params", "six.txt"], "6 columns and no line of names"),
+        (["Maps_Mtot_IllustrisTNG_LH_z=0.00.npy", "--params", "seven.txt"], "its line of names names 7"),
+        (["Maps_Mtot_IllustrisTNG_LH_z=0.00.npy", "--params", "six.txt", "--columns", "a,b"], "--columns names 2"),
+        # Packed and masked values.
+        (["packed.h5", "--dataset", "fill", *MASS], "1 of 512 values are missing, the first at (1, 2, 3)"),
+        (["packed.h5", "--dataset", "scale", *MASS], "scale_factor and add_offset are 0 and 0"),
+        (["packed.h5", "--dataset", "whole", "--layout", "cubes"], "scaled by the file's attributes"),
+        # What may be several things.
+        (["mask.npy"], "a cube or 8 slices; say which with --layout"),
+        (["mask.npy", "--layout", "cubes"], "zeros and ones only"),
+        (["packed.h5", "--layout", "cubes"], "4 arrays that may be meant: "),
+        (["packed.h5", "--layout", "cubes", "--dataset", "no"], "group/inner (8, 8, 8)"),
+        (["constant.npy", "--layout", "cubes"], "holds 2.5 everywhere"),
+    ],
+)
+def test_the_command_line_refuses_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+):
+    for name in ("SB28", "LH"):
+        files.write_camels_maps(tmp_path).rename(tmp_path / f"Maps_Mtot_IllustrisTNG_{name}_z=0.00.npy")
+    write_table(tmp_path, "six.txt", files.camels_table(3))
+    write_table(tmp_path, "seven.txt", files.camels_table(3), "# Omega_m sigma_8 A B C D seed")
+    npy(tmp_path, (FIELD > 1).astype(np.uint8), "mask.npy")
+    npy(tmp_path, np.full((8, 8, 8), 2.5), "constant.npy")
+    with h5py.File(tmp_path / "packed.h5", "w") as handle:
+        for name, attributes in {
+            "fill": {"_FillValue": 7},
+            "scale": {"scale_factor": 0.0},
+            "whole": {"scale_factor": 2.0},
+            "group/inner": {},
+        }.items():
+            handle[name] = np.arange(8, 520, dtype=np.int16).reshape(8, 8, 8)
+            handle[name].attrs.update(attributes)
+        handle["fill"][1, 2, 3] = 7
+    paths = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in words]
+    options = [] if "Maps" in words[0] else ["--box-size", "100 Mpc/h", "--redshift", "0"]
+    assert main(["convert", *paths, "--out", str(tmp_path / "slices.h5"), *options]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert said.strip().count("\n") == 0
+    assert not (tmp_path / "slices.h5").exists()
