@@ -72,6 +72,8 @@ class AbstractArray(ABC):
         """
         try:
             part = self._read(index)
+        except UserError:
+            raise
         except (*_HDF5_ERRORS, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{self.name}: cannot be read ({reason}); copy or download the file again") from None
@@ -248,6 +250,7 @@ class _Packing:
         return stored.astype(np.float64) * self.scale + self.offset if self.packed else stored
 
 
+_DEFAULT_FILL = "default fill of netCDF"
 # What netCDF writes where nothing was written, by type; it never does so for single bytes.
 _NETCDF_FILL: dict[str, int | float] = {
     "i2": -32767,
@@ -291,7 +294,7 @@ def _packing(path: Path, dataset: str) -> _Packing:
             "first other than 0"
         )
     if netcdf and "_FillValue" not in said and kind.str[1:] in _NETCDF_FILL:
-        said["_FillValue"] = np.array([_NETCDF_FILL[kind.str[1:]]], kind)
+        said[_DEFAULT_FILL] = np.array([_NETCDF_FILL[kind.str[1:]]], kind)
     as_unsigned = np.dtype(f"u{kind.itemsize}") if unsigned and kind.kind == "i" else None
     packed = not said.keys().isdisjoint(_PACKED_BY)
 
@@ -321,7 +324,7 @@ def _packing(path: Path, dataset: str) -> _Packing:
     absent: dict[str, _Test] = {}
     for name in said.keys() - _PACKED_BY.keys():
         numbers = meant(said[name])
-        if name in ("_FillValue", "missing_value"):
+        if name in ("_FillValue", "missing_value", _DEFAULT_FILL):
             absent[name] = any_of([equal(number) for number in numbers])
         else:
             low, high = {"valid_min": (numbers[0], math.inf), "valid_max": (-math.inf, numbers[0])}.get(name, numbers)

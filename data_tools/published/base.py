@@ -213,6 +213,8 @@ class AbstractFormat(ABC):
 
     # The word for `--format`.
     name: ClassVar[str]
+    # Fields of `Request` that mean something for this format and not for every format.
+    options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def recognises(self, path: Path, contents: Contents) -> bool:

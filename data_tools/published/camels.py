@@ -88,6 +88,7 @@ class CamelsFormat(AbstractFormat):
     """Maps ``(15 n, 256, 256)`` and grids ``(n, N, N, N)`` of n simulations, told apart by the name."""
 
     name = "camels"
+    options = ("params", "columns")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether the name is that of a file of maps or grids."""

@@ -26,6 +26,7 @@ class PlainFormat(AbstractFormat):
     """Box, redshift and whatever else the numbers do not show come from the command line."""
 
     name = "plain"
+    options = ("layout", "slices_per_realisation", "dataset")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return True: anything with an array in it."""

@@ -34,6 +34,7 @@ class QuijoteFormat(AbstractFormat):
     """
 
     name = "quijote"
+    options = ("params", "columns")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether the name is that of a density field."""

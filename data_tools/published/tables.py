@@ -209,6 +209,11 @@ def check_parameters(place: str, parameters: Mapping[str, float]) -> None:
         if not np.isfinite(value):
             raise UserError(f"{place}: {name} is {value}; expected a number")
     try:
-        Cosmology(**{ours: parameters[name] for name, ours in COSMOLOGY_NAMES.items() if name in parameters})
+        known = Cosmology(**{ours: parameters[name] for name, ours in COSMOLOGY_NAMES.items() if name in parameters})
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
+    if known.omega_m is not None and known.omega_b is not None and known.omega_b >= known.omega_m:
+        raise UserError(
+            f"{place}: Omega_b is {known.omega_b:g} and Omega_m {known.omega_m:g}; baryons are a part of matter. Are "
+            "the columns in another order?"
+        )

@@ -20,6 +20,7 @@ class ThreeDCosmoFormat(AbstractFormat):
     """One cube per file, ``/data`` of shape (256, 256, 256); box and number of the simulation are in the name."""
 
     name = "3dcosmo"
+    options = ("dataset",)
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether name and data set are those of a cube."""

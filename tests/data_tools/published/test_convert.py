@@ -1,3 +1,4 @@
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from cosmogan.errors import UserError
 from cosmogan.slices import SliceSet, check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
 from data_tools.files.arrays import Hdf5Array, NpyArray
+from data_tools.published import detect
+from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 from data_tools.published.convert import convert
 from tests.data_tools.published import published_files as files
 
@@ -211,7 +214,7 @@ def test_quijote_delta_or_density_is_told_from_the_values(
 
 
 def test_quijote_latin_hypercube_takes_its_row(tmp_path: Path):
-    table = np.random.default_rng(0).uniform(0.2, 0.5, (10, 5))
+    table = np.random.default_rng(0).uniform([0.2, 0.03, 0.5, 0.8, 0.6], [0.5, 0.07, 0.9, 1.2, 1.0], (10, 5))
     paths = [files.write_quijote(tmp_path, number=number, simulations="latin_hypercube") for number in (3, 8)]
     with pytest.raises(UserError, match="latin_hypercube_params"):
         converted(paths[0])
@@ -724,7 +727,11 @@ def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path, dtype: st
     if mark == "file":
         with h5py.File(path, "r+") as handle:
             handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
-    expected = "1 of 512 values are missing" if mark != "neither" else "expected one above 0|stands for no value"
+    expected = (
+        "1 of 512 values are missing.*by its default fill of netCDF"
+        if mark != "neither"
+        else "expected one above 0|stands for no value"
+    )
     with pytest.raises(UserError, match=expected):
         converted(path, quantity="mass", **CUBE)
 
@@ -800,6 +807,8 @@ def test_tables_without_names_are_known_by_suite_set_and_columns(
     path = path.rename(tmp_path / f"Maps_Mtot_{name}_z=0.00.npy")
     rng = np.random.default_rng(5)
     rows = np.hstack([files.camels_table(3), rng.uniform(0.5, 0.9, (3, 30))])[:, :n_columns]
+    # Omega_b, where it is one.
+    rows[:, 6:7] /= 10
     if seeds:
         # Of 5 simulations and 5 times one seed, and of real ones: all are whole numbers.
         rows = np.hstack([rows, [[1], [1], [45000]]])
@@ -841,6 +850,9 @@ def test_the_first_line_of_a_table_counts_or_is_asked_about(tmp_path: Path):
     (tmp_path / "t.txt").write_text("# Omega_m sigma8\n0.3 0_8\n0.3 0.8\n0.3 0.8")
     with pytest.raises(UserError, match="row 0 holds '0_8'"):
         converted(path, params=str(tmp_path / "t.txt"))
+    write_table(tmp_path, "t.txt", rows[:, [0, 1]], "Omega_m Omega_b")
+    with pytest.raises(UserError, match=r"row 0: Omega_b is .*baryons are a part of matter"):
+        converted(path, params=str(tmp_path / "t.txt"))
 
 
 def test_astrid_s_baryons_are_never_those_of_the_latin_hypercube(tmp_path: Path):
@@ -873,22 +885,24 @@ def test_fields_and_suites_do_not_share_a_file(tmp_path: Path):
 
 
 def test_each_latin_hypercube_of_quijote_has_its_own_table(tmp_path: Path):
-    standard = np.random.default_rng(0).uniform(0.2, 0.5, (10, 5))
+    rng = np.random.default_rng(0)
+    standard = rng.uniform([0.2, 0.03, 0.5, 0.8, 0.6], [0.5, 0.07, 0.9, 1.2, 1.0], (10, 5))
     np.savetxt(tmp_path / "latin_hypercube_params.txt", standard)
     path = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_nwLH")
     # The table above is that of the standard simulations.
     with pytest.raises(UserError, match=r"latin_hypercube_nwLH/latin_hypercube_params\.txt"):
         converted(path)
-    own = np.hstack([np.random.default_rng(1).uniform(0.2, 0.5, (10, 6)), np.full((10, 1), -1.1)])
+    own = np.hstack([standard[::-1], rng.uniform(0.01, 1, (10, 1)), np.full((10, 1), -1.1)])
     np.savetxt(path.parents[1] / "latin_hypercube_params.txt", own)
     read = converted(path)
     assert (read.conditions["M_nu"][0], read.metadata.cosmology.w0) == (own[3, 5], -1.1)
     np.testing.assert_array_equal(read.conditions["Omega_m"], own[3, 0])
     equilateral = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_EQ")
-    np.savetxt(equilateral.parents[1] / "latin_hypercube_params.txt", standard)
+    other = np.hstack([rng.uniform(-600, 600, (10, 1)), standard[:, [0, 2, 3, 4]]])
+    np.savetxt(equilateral.parents[1] / "latin_hypercube_params.txt", other)
     read = converted(equilateral)
-    np.testing.assert_array_equal(read.conditions["f_NL_equilateral"], standard[3, 0])
-    np.testing.assert_array_equal(read.conditions["Omega_m"], standard[3, 1])
+    np.testing.assert_array_equal(read.conditions["f_NL_equilateral"], other[3, 0])
+    np.testing.assert_array_equal(read.conditions["Omega_m"], standard[3, 0])
     own_folder = files.write_quijote(tmp_path, simulations="fiducial_of_mine")
     assert converted(own_folder).metadata.cosmology.known() == {}
 
@@ -933,6 +947,31 @@ def test_cubes_taken_for_whole_boxes_are_said_to_be(tmp_path: Path, capsys: pyte
     assert "whole periodic boxes; or say --periodic false" in capsys.readouterr().err
     converted(path, periodic=False, **CUBE)
     assert "whole periodic boxes" not in capsys.readouterr().err
+
+
+def test_a_format_is_one_class_and_its_line_in_the_tuple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class MineFormat(AbstractFormat):
+        name = "mine"
+        options = ("columns",)
+
+        def recognises(self, path: Path, contents: Contents) -> bool:
+            return path.name.startswith("mine")
+
+        def open(self, path: Path, contents: Contents, request: Request) -> PublishedFile:
+            conditions = {str(request.columns): 1.5}
+            one = Realisation(values=cube(NpyArray(path)), conditions=conditions)
+            return PublishedFile(
+                path=path, format_name=self.name, layout="cubes", box_size=7.0, redshift=2.0, realisations=(one,)
+            )
+
+    monkeypatch.setattr(detect, "FORMATS", (MineFormat(), *detect.FORMATS))
+    path = npy(tmp_path, FIELD, "mine.npy")
+    read = converted(path, columns="wind")
+    assert (read.metadata.box_size, read.metadata.redshift, read.conditions["wind"][0]) == (7.0, 2.0, 1.5)
+    with pytest.raises(
+        UserError, match="--params has no meaning for a file of format mine, only for camels and quijote"
+    ):
+        converted(path, params="none")
 
 
 MASS = ["--quantity", "mass", "--layout", "cubes"]
@@ -981,6 +1020,7 @@ def test_the_command_line_refuses_in_one_sentence(
     assert main(["convert", *paths, "--out", str(tmp_path / "slices.h5"), *options]) == 2
     said = capsys.readouterr().err
     assert expected in said
-    assert "Traceback" not in said
+    # A refusal is not wrapped into another one.
+    assert not re.search("Traceback|cannot be read", said)
     assert said.strip().count("\n") == 0
     assert not (tmp_path / "slices.h5").exists()
