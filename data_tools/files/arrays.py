@@ -8,7 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ import numpy as np
 
 from cosmogan.errors import UserError
 from cosmogan.hdf5 import Part, open_file, parts_of, require_filters
+from data_tools.files.packing import packing_of
 
 Index = tuple[int | slice, ...]
 
+# Arrays named in a message at most.
+_LISTED = 8
 # Largest array taken from an .npz archive, which can only be unpacked into memory as a whole.
 _LARGEST_UNPACKED = 2**31
 # What NumPy raises on headers and data that are none.
@@ -53,6 +56,8 @@ class AbstractArray(ABC):
         self.name = name
         self.shape = shape
         self.dtype = dtype
+        # Whether values are scaled from stored numbers, by attributes of the file.
+        self.packed = False
 
     def read(self, index: Index) -> np.ndarray:
         """Return a part in the machine's byte order.
@@ -64,6 +69,8 @@ class AbstractArray(ABC):
         """
         try:
             part = self._read(index)
+        except UserError:
+            raise
         except (*_HDF5_ERRORS, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{self.name}: cannot be read ({reason}); copy or download the file again") from None
@@ -158,9 +165,8 @@ class Hdf5Array(AbstractArray):
         with open_hdf5(path) as handle:
             found = hdf5_member(handle, dataset)
             if not isinstance(found, h5py.Dataset):
-                raise UserError(
-                    f"{path}: has no data set {dataset!r}; it holds {', '.join(sorted(handle)) or 'nothing'}"
-                )
+                held = listed(hdf5_shapes(path)) or ", ".join(sorted(handle)) or "nothing"
+                raise UserError(f"{path}: has no data set {dataset!r}; it holds {held}")
             name = f"{path}: {dataset}"
             try:
                 shape, dtype = found.shape, found.dtype
@@ -169,9 +175,10 @@ class Hdf5Array(AbstractArray):
             except _HDF5_ERRORS as error:
                 raise UserError(f"{name}: cannot be read ({_first_line(error)})") from None
         super().__init__(name, shape or (), dtype)
-        self._packing = _packing(path, dataset)
-        if self._packing.packed:
-            self.dtype = np.dtype(np.float64)
+        with open_hdf5(path) as handle:
+            self._packing = packing_of(handle, dataset, name)
+        self.packed = self._packing.packed
+        self.dtype = np.dtype(np.float64) if self.packed else self._packing.unsigned or self.dtype
         if incomplete:
             raise UserError(
                 f"{name}: was never written to the end, or keeps values in other files that are not there; give a "
@@ -180,112 +187,30 @@ class Hdf5Array(AbstractArray):
 
     def _read(self, index: Index) -> np.ndarray:
         with open_hdf5(self._path) as handle:
-            part: np.ndarray = handle[self._dataset][index]
-        return self._packing.unpack(part, self.name)
+            stored = self._packing.stored(handle[self._dataset][index])
+        values = self._packing.values(stored)
+        if any(test(stored, values).any() for test in self._packing.absent.values()):
+            raise self._holes()
+        return values
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Packing:
-    """What the attributes of a data set say of its values, by the conventions of climate and forecast files (CF).
-
-    Parameters
-    ----------
-    scale, offset
-        Value of a stored number: ``scale * number + offset``.
-    unsigned
-        Type that signed integers stand for.
-    missing
-        Stored numbers that mean: no value.
-    low, high
-        Bounds of stored numbers; outside there is no value.
-    """
-
-    scale: float = 1.0
-    offset: float = 0.0
-    unsigned: np.dtype[Any] | None = None
-    missing: tuple[float, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
-
-    @property
-    def packed(self) -> bool:
-        """Whether values are others than the stored numbers."""
-        return (self.scale, self.offset) != (1.0, 0.0)
-
-    def unpack(self, part: np.ndarray, name: str) -> np.ndarray:
-        """Return the values of stored numbers.
-
-        Raises
-        ------
-        UserError
-            If one of them stands for no value.
-        """
-        if self.unsigned is not None:
-            part = part.view(self.unsigned.newbyteorder(part.dtype.byteorder))
-        for number in self.missing:
-            absent = part == np.asarray(number, part.dtype)
-            if absent.any():
-                raise UserError(
-                    f"{name}: {int(absent.sum())} values are missing (stored as {number:g}, its fill value); a density "
-                    "with holes is no whole box; fill them, or give a field without"
-                )
-        if (self.low > -math.inf or self.high < math.inf) and ((part < self.low) | (part > self.high)).any():
-            raise UserError(
-                f"{name}: values from {part.min():g} to {part.max():g} leave its valid range ({self.low:g} to "
-                f"{self.high:g}), so that some are missing; fill them, or correct the attribute"
-            )
-        return part * self.scale + self.offset if self.packed else part
-
-
-# What netCDF writes where nothing was written, by type; it never does so for single bytes.
-_NETCDF_FILL = {
-    "i2": -32767.0,
-    "u2": 65535.0,
-    "i4": -2147483647.0,
-    "u4": 4294967295.0,
-    "f4": 9.969209968386869e36,
-    "f8": 9.969209968386869e36,
-}
-
-
-def _packing(path: Path, dataset: str) -> _Packing:
-    """Read what a data set says of its values."""
-    with open_hdf5(path) as handle:
-        found = handle[dataset]
-        kind = found.dtype.newbyteorder("=")
-
-        def number(name: str) -> float | None:
-            value = np.asarray(found.attrs[name]).ravel() if name in found.attrs else np.empty(0)
-            if name in found.attrs and (value.size != 1 or value.dtype.kind not in "iuf"):
-                raise UserError(
-                    f"{path}: {dataset}: its attribute {name} is {found.attrs[name]!r}; expected one number"
-                )
-            return float(value[0]) if value.size else None
-
-        try:
-            bounds = np.asarray(found.attrs.get("valid_range", (-math.inf, math.inf)), float).ravel()
-            low, high = number("valid_min"), number("valid_max")
-            missing = [value for name in ("_FillValue", "missing_value") if (value := number(name)) is not None]
-            if "_NCProperties" in handle.attrs and "_FillValue" not in found.attrs:
-                missing += [value for value in (_NETCDF_FILL.get(kind.str[1:]),) if value is not None]
-            scale, offset = number("scale_factor"), number("add_offset")
-            word = str(found.attrs.get("_Unsigned", "false")).strip("b'\"").lower()
-        except _HDF5_ERRORS as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path}: {dataset}: its attributes cannot be read ({_first_line(error)})") from None
-    if bounds.size != 2:
-        raise UserError(f"{path}: {dataset}: its attribute valid_range has {bounds.size} numbers; expected two")
-    if scale is not None and not (math.isfinite(scale) and scale != 0):
-        raise UserError(f"{path}: {dataset}: its attribute scale_factor is {scale}; expected a number other than 0")
-    return _Packing(
-        scale=1.0 if scale is None else scale,
-        offset=0.0 if offset is None else offset,
-        unsigned=np.dtype(f"u{kind.itemsize}") if word == "true" and kind.kind == "i" else None,
-        missing=tuple(value for value in missing if not math.isnan(value)),
-        low=float(bounds[0]) if low is None else low,
-        high=float(bounds[1]) if high is None else high,
-    )
+    def _holes(self) -> UserError:
+        """Return the refusal of a data set with missing values: how many, the first of them and why."""
+        number, first = 0, ""
+        for plane in range(self.shape[0]):
+            with open_hdf5(self._path) as handle:
+                stored = self._packing.stored(handle[self._dataset][plane : plane + 1])
+            values = self._packing.values(stored)
+            absent = {name: test(stored, values) for name, test in self._packing.absent.items()}
+            missing = np.any(list(absent.values()), axis=0)
+            number += int(missing.sum())
+            if not first and missing.any():
+                place = tuple(map(int, np.argwhere(missing)[0]))
+                why = next(name for name, mask in absent.items() if mask[place])
+                first = f"({', '.join(map(str, (plane, *place[1:])))}), stored as {stored[place]:g}, by its {why}"
+        return UserError(
+            f"{self.name}: {number} of {math.prod(self.shape)} values are missing, the first at {first}; a density "
+            "with holes is no whole box: fill them, or give a field without"
+        )
 
 
 @dataclass(frozen=True)
@@ -364,6 +289,12 @@ def hdf5_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         except _HDF5_ERRORS as error:
             raise UserError(f"{path}: is a damaged HDF5 file ({_first_line(error)})") from None
     return shapes
+
+
+def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return names and shapes of arrays, for messages."""
+    names = [f"{name} {shape}" for name, shape in shapes.items()]
+    return ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:

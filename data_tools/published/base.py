@@ -154,6 +154,8 @@ class PublishedFile:
     ----------
     path, format_name
         Which file, in which format.
+    holds
+        Field and code, where files of one format differ in them; files of others cannot share a slice file.
     layout
         ``"cubes"`` or ``"slices"``.
     box_size
@@ -164,6 +166,8 @@ class PublishedFile:
         Of the simulations.
     quantity
         One of `QUANTITIES`, or None where the values have to tell.
+    quantities
+        Those that files of the format hold, where the values have to tell.
     asked
         Whether the quantity is the user's word, which needs no proof.
     scale, mean
@@ -180,11 +184,13 @@ class PublishedFile:
 
     path: Path
     format_name: str
+    holds: str = ""
     layout: str
     box_size: float
     thickness: float | None = None
     redshift: float
     quantity: str | None = None
+    quantities: tuple[str, ...] = QUANTITIES
     asked: bool = False
     scale: float | None = None
     mean: float | None = None
@@ -207,6 +213,8 @@ class AbstractFormat(ABC):
 
     # The word for `--format`.
     name: ClassVar[str]
+    # Fields of `Request` that mean something for this format and not for every format.
+    options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def recognises(self, path: Path, contents: Contents) -> bool:

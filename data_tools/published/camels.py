@@ -10,7 +10,7 @@ from cosmogan.errors import UserError
 from cosmogan.units import Cosmology
 from data_tools.files.arrays import AbstractArray, Field, NpyArray
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cubes, stack
-from data_tools.published.tables import COSMOLOGY_NAMES, find_table, read_table
+from data_tools.published.tables import COSMOLOGY_NAMES, SEED, find_table, read_table
 
 _NAME = re.compile(r"(Maps|Grids)_([A-Za-z]+)_(.+)_z=(\d+(?:\.\d+)?)\.npy")
 _SETS = re.compile(r"(.*?)_?(LH|CV|1P|EX|BE|SB\d+)(?:_(\d+))?")
@@ -21,47 +21,63 @@ _BOX_IN_NAME = re.compile(r"(?:^|_)L(25|50)(?:n\d+)?(?:_|$)")
 _SLABS = 5
 _MAPS_PER_SIMULATION = 3 * _SLABS
 # Of the sets whose simulations share them; what a table holds as well is the simulation's own.
-_FIXED = Cosmology(omega_b=0.049, h=0.6711, n_s=0.9624)
-_SETS_OF_FIXED = ("LH", "CV", "EX", "BE", "SB5", "SB7")
-_SIX = ("Omega_m", "sigma8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
-# By suite and number of columns, of tables as they are published without a line of names.
-_SUITES_OF_SIX = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE", "SwiftEAGLE", "Swift-EAGLE", "Magneticum")
-_COLUMNS: dict[tuple[str, int], tuple[str, ...]] = {
-    **{(suite, 6): _SIX for suite in _SUITES_OF_SIX},
-    ("Ramses", 6): ("Omega_m", "sigma8", "A_SN1", "A_SN2", "A_AGN1", "A_AGN2"),
-    ("Astrid", 7): (*_SIX, "Omega_b"),
-    # These are the simulation's own numbers, where the six above are factors of them.
-    ("IllustrisTNG", 28): (
-        "Omega_m",
-        "sigma8",
-        "WindEnergyIn1e51erg",
-        "RadioFeedbackFactor",
-        "VariableWindVelFactor",
-        "RadioFeedbackReiorientationFactor",
-        "Omega_b",
-        "h",
-        "n_s",
-        "MaxSfrTimescale",
-        "FactorForSofterEQS",
-        "IMFslope",
-        "SNII_MinMass_Msun",
-        "ThermalWindFraction",
-        "VariableWindSpecMomentum",
-        "WindFreeTravelDensFac",
-        "MinWindVel",
-        "WindEnergyReductionFactor",
-        "WindEnergyReductionMetallicity",
-        "WindEnergyReductionExponent",
-        "WindDumpFactor",
-        "SeedBlackHoleMass",
-        "BlackHoleAccretionFactor",
-        "BlackHoleEddingtonFactor",
-        "BlackHoleFeedbackFactor",
-        "BlackHoleRadiativeEfficiency",
-        "QuasarThreshold",
-        "QuasarThresholdPower",
-    ),
+_FIXED = dict.fromkeys(("LH", "CV", "EX", "BE", "SB5"), Cosmology(omega_b=0.049, h=0.6711, n_s=0.9624)) | {
+    "SB7": Cosmology(h=0.6711, n_s=0.9624)
 }
+_SIX = ("Omega_m", "sigma8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
+# The simulation's own numbers, where the six above are factors of them.
+_TWENTY_EIGHT = (
+    "Omega_m",
+    "sigma8",
+    "WindEnergyIn1e51erg",
+    "RadioFeedbackFactor",
+    "VariableWindVelFactor",
+    "RadioFeedbackReiorientationFactor",
+    "Omega_b",
+    "h",
+    "n_s",
+    "MaxSfrTimescale",
+    "FactorForSofterEQS",
+    "IMFslope",
+    "SNII_MinMass_Msun",
+    "ThermalWindFraction",
+    "VariableWindSpecMomentum",
+    "WindFreeTravelDensFac",
+    "MinWindVel",
+    "WindEnergyReductionFactor",
+    "WindEnergyReductionMetallicity",
+    "WindEnergyReductionExponent",
+    "WindDumpFactor",
+    "SeedBlackHoleMass",
+    "BlackHoleAccretionFactor",
+    "BlackHoleEddingtonFactor",
+    "BlackHoleFeedbackFactor",
+    "BlackHoleRadiativeEfficiency",
+    "QuasarThreshold",
+    "QuasarThresholdPower",
+)
+_THIRTY_FIVE = (
+    *_TWENTY_EIGHT,
+    "UVBH0beta",
+    "UVBH0Deltaz",
+    "UVBHepbeta",
+    "UVBHepDeltaz",
+    "SNIa_Rate_Norm",
+    "SNIa_Rate_DTD_power",
+    "SofteningComovingType01",
+)
+# Suites, sets and columns of tables that are published without a line of names, some with seeds as a last column.
+_TABLES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE", "SwiftEAGLE", "Swift-EAGLE", "Magneticum"),
+        ("LH", "CV", "1P", "EX", "BE"),
+        _SIX,
+    ),
+    (("Ramses",), ("CV", "1P", "SB5"), ("Omega_m", "sigma8", "A_SN1", "A_SN2", "A_AGN1", "A_AGN2")),
+    (("Astrid",), ("SB7",), (*_SIX, "Omega_b")),
+    (("IllustrisTNG",), ("1P", "BE", "SB28"), _TWENTY_EIGHT),
+    (("IllustrisTNG",), ("1P", "CV", "SB35"), _THIRTY_FIVE),
+)
 # Fields that are a density of something; the others (velocities, temperatures, ...) have no overdensity.
 _DENSITIES = ("Mtot", "Mcdm", "Mgas", "Mstar", "HI", "ne")
 # (Msun/h) / (Mpc/h)^3.
@@ -72,6 +88,7 @@ class CamelsFormat(AbstractFormat):
     """Maps ``(15 n, 256, 256)`` and grids ``(n, N, N, N)`` of n simulations, told apart by the name."""
 
     name = "camels"
+    options = ("params", "columns")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether the name is that of a file of maps or grids."""
@@ -98,8 +115,8 @@ class CamelsFormat(AbstractFormat):
         suites = [suite, suite.replace("Nbody", "").strip("_")] if n_body else [suite]
         names = [name for one in suites for name in (f"params_{simulations}_{one}.txt", f"params_{one}.txt")]
         table = find_table(path, request.params, [path.with_name(name) for name in names])
-        rows = [] if table is None else _rows(table, suites[-1], request.columns, len(fields), n_body=n_body)
-        cosmology = _FIXED if simulations in _SETS_OF_FIXED else Cosmology()
+        rows = [] if table is None else _rows(table, suites[-1], simulations, request, len(fields), n_body=n_body)
+        cosmology = _FIXED.get(simulations, Cosmology())
         sized = _BOX_IN_NAME.search(suite)
         known_box = float(sized[1]) if sized else _BOXES.get(simulations)
         box = request.length("box_size", known_box, cosmology)
@@ -118,6 +135,8 @@ class CamelsFormat(AbstractFormat):
         return PublishedFile(
             path=path,
             format_name=self.name,
+            # Parameters of the feedback of one suite mean nothing in another; simulations without gas have none.
+            holds=f"{prefix} of {'Nbody' if n_body else suite}",
             layout="slices" if kind == "Maps" else "cubes",
             box_size=box,
             thickness=thickness,
@@ -149,15 +168,20 @@ def _grid_fields(array: AbstractArray) -> list[Field]:
     return cubes(array)
 
 
-def _rows(table: Path, suite: str, asked: str | None, n_rows: int, *, n_body: bool) -> list[dict[str, float]]:
+def _rows(
+    table: Path, suite: str, simulations: str, request: Request, n_rows: int, *, n_body: bool
+) -> list[dict[str, float]]:
     suite = _BOX_IN_NAME.sub("", suite).strip("_")
 
     def known(n_columns: int) -> tuple[str, ...] | None:
         if n_body and n_columns == 2:
             return _SIX[:2]
-        return _COLUMNS.get((suite, n_columns))
+        for suites, sets, columns in _TABLES:
+            if suite in suites and simulations in sets and n_columns - len(columns) in (0, 1):
+                return columns if n_columns == len(columns) else (*columns, SEED)
+        return None
 
-    rows = read_table(table, known, asked=asked, n_rows=n_rows)
+    rows = read_table(table, known, asked=request.columns, n_rows=n_rows)
     if not n_body:
         return rows
     return [{name: value for name, value in row.items() if name in COSMOLOGY_NAMES} for row in rows]

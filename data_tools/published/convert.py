@@ -23,6 +23,7 @@ from data_tools.published.slabs import Conversion, slabs_of_cube, slices_of_stac
 _SELECT = re.compile(r"(\d*):(\d*)")
 _MUST_AGREE = (
     "format_name",
+    "holds",
     "layout",
     "box_size",
     "thickness",

@@ -75,6 +75,7 @@ class CosmoFlowFormat(AbstractFormat):
                     values=Field(array, (side, side, side), lambda a, b, c: (a, b, c, which)),
                     label=int(seed) if isinstance(seed, np.integer) else int(match[1]) if match else None,
                     conditions=conditions,
+                    expected_means=() if request.box_size or request.mean else (MEAN_COUNT,),
                 ),
             ),
             notes=(note,),

@@ -48,13 +48,19 @@ class CosmoganPytorchFormat(AbstractFormat):
             box_size=request.length("box_size", side * VOXEL, cosmology),
             thickness=request.length("thickness", VOXEL, cosmology),
             redshift=0.0,
+            quantities=("counts", "scaled"),
             scale=_SCALE,
             mean=MEAN_COUNT,
             cosmology=cosmology,
             assignment="NGP",
             periodic=side == WHOLE_BOX,
             smoothed=smoothed,
-            realisations=(Realisation(values=stack(array, 0, array.shape[0], channel=True)),),
+            realisations=(
+                Realisation(
+                    values=stack(array, 0, array.shape[0], channel=True),
+                    expected_means=() if request.mean else (MEAN_COUNT,),
+                ),
+            ),
             notes=(
                 "slices of CosmoFlow universes: pixels of 1 Mpc/h, 1 Mpc/h thick, z = 0, one particle per voxel of the "
                 "box on average; other boxes are said with --box-size and --thickness",

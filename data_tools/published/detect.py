@@ -28,13 +28,6 @@ FORMATS: tuple[AbstractFormat, ...] = (
     CosmoganFormat(),
     PlainFormat(),
 )
-_ONLY_FOR = {
-    "layout": ("plain",),
-    "slices_per_realisation": ("plain",),
-    "dataset": ("plain", "3dcosmo"),
-    "params": ("camels", "quijote"),
-    "columns": ("camels", "quijote"),
-}
 _KINDS = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 
 
@@ -63,26 +56,26 @@ def open_published(path: Path, format_name: str | None, request: Request) -> Pub
     if form is None:
         raise UserError(f"format {format_name!r}: expected one of {', '.join(form.name for form in FORMATS)}")
     try:
+        _require_meaning(form, request)
         return _overruled(form.open(path, contents, request), request)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(path) in text else f"{path}: {text}") from None
 
 
-def _overruled(file: PublishedFile, request: Request) -> PublishedFile:
-    """Return the file with what the user says in place of what the format says, where both do.
-
-    Raises
-    ------
-    UserError
-        If an option has no meaning for the format.
-    """
-    for option, formats in _ONLY_FOR.items():
-        if getattr(request, option) is not None and file.format_name not in formats:
+def _require_meaning(form: AbstractFormat, request: Request) -> None:
+    """Refuse options without meaning for the format."""
+    for option in sorted({name for other in FORMATS for name in other.options} - set(form.options)):
+        if getattr(request, option) is not None:
+            formats = " and ".join(other.name for other in FORMATS if option in other.options)
             raise UserError(
-                f"--{option.replace('_', '-')} has no meaning for a file of format {file.format_name}, only for "
-                f"{' and '.join(formats)}; leave it out or say --format"
+                f"--{option.replace('_', '-')} has no meaning for a file of format {form.name}, only for {formats}; "
+                "leave it out or say --format"
             )
+
+
+def _overruled(file: PublishedFile, request: Request) -> PublishedFile:
+    """Return the file with what the user says in place of what the format says, where both do."""
     names = ("quantity", "redshift", "scale", "mean", "assignment", "periodic", "smoothed")
     said = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     return replace(file, asked=request.quantity is not None, **said)

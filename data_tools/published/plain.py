@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cosmogan.errors import UserError
@@ -13,20 +13,20 @@ from data_tools.files.arrays import (
     NpyArray,
     NpzArray,
     hdf5_shapes,
+    listed,
     npz_shapes,
 )
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube, cubes, stack
 
 # Dimensions of what can be cubes or slices: (N, N, N), (n, N, N), (n, 1, N, N), (n, N, N, N).
 _DIMENSIONS = (3, 4)
-# Arrays named in a message at most.
-_NAMED = 8
 
 
 class PlainFormat(AbstractFormat):
     """Box, redshift and whatever else the numbers do not show come from the command line."""
 
     name = "plain"
+    options = ("layout", "slices_per_realisation", "dataset")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return True: anything with an array in it."""
@@ -53,7 +53,14 @@ class PlainFormat(AbstractFormat):
             thickness=request.length("thickness", None, request.cosmology) if layout == "slices" else None,
             redshift=request.require_redshift(),
             realisations=tuple(Realisation(values=values) for values in fields),
-            notes=(note,),
+            notes=(
+                note,
+                *(
+                    ("cubes are whole periodic boxes; or say --periodic false",)
+                    if layout == "cubes" and request.periodic is None
+                    else ()
+                ),
+            ),
         )
 
 
@@ -61,26 +68,21 @@ def _array(path: Path, contents: Contents, asked: str | None) -> AbstractArray:
     if contents.kind == "npy":
         return NpyArray(path)
     if contents.kind == "npz":
-        found = [name for name, shape in npz_shapes(path).items() if len(shape) in _DIMENSIONS]
-        return NpzArray(path, _single(path, found, asked))
-    shapes = hdf5_shapes(path)
-    found = [name for name, shape in shapes.items() if len(shape) in _DIMENSIONS]
-    others = [f"{name} {shape}" for name, shape in shapes.items() if name not in found]
-    return Hdf5Array(path, _single(path, found, asked, others))
+        return NpzArray(path, asked or _single(path, npz_shapes(path)))
+    return Hdf5Array(path, asked or _single(path, hdf5_shapes(path)))
 
 
-def _single(path: Path, found: list[str], asked: str | None, others: Sequence[str] = ()) -> str:
-    if asked is not None:
-        return asked
+def _single(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the name of the only array that may be meant."""
+    found = {name: shape for name, shape in shapes.items() if len(shape) in _DIMENSIONS}
     if not found:
-        held = ", ".join(others[:_NAMED]) or "no arrays"
-        raise UserError(
-            f"{path}: holds no array of 3 or 4 dimensions, but {held}; expected a cube (n, n, n) or slices (m, n, n)"
-        )
+        held = f"holds no array of 3 or 4 dimensions, but {listed(shapes)}" if shapes else "holds no arrays"
+        raise UserError(f"{path}: {held}; expected a cube (n, n, n) or slices (m, n, n)")
     if len(found) > 1:
-        names = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
-        raise UserError(f"{path}: holds {len(found)} arrays that may be meant ({names}); name one with --dataset")
-    return found[0]
+        raise UserError(
+            f"{path}: holds {len(found)} arrays that may be meant: {listed(found)}; name one with --dataset"
+        )
+    return next(iter(found))
 
 
 def _layout(array: AbstractArray, asked: str | None) -> tuple[str, str]:

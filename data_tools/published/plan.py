@@ -162,7 +162,10 @@ def _box_mean(file: PublishedFile, one: Realisation, seen: Survey, conversion: C
     elif quantity == "scaled" and file.mean is None:
         mean = survey(one.values, quantity, conversion.scale).mean
     if mean <= 0:
-        raise UserError(f"{one.values.array.name}: holds nothing but zeros")
+        held = (
+            "holds nothing but zeros" if seen.low == seen.high == 0 else f"has a mean of {mean:g}; expected one above 0"
+        )
+        raise UserError(f"{one.values.array.name}: {held}")
     return mean
 
 

@@ -20,12 +20,16 @@ _MEAN_ROUNDING = 1e-3
 _MEAN_TOLERANCE = 1e-2
 # The matter in a box is that of its cosmology but for what leaves a hydrodynamic simulation's fields.
 _EXPECTED_WITHIN = 1.5
+# Crops of 8 Mpc/h and more, or many slices, hold the mean of their box within this factor.
+_CROP_WITHIN = 3.0
 # A matter field has peaks of many times its mean; the logarithm of one has not.
 _SMALLEST_CONTRAST = 2.0
 # 1 + delta of a float32 delta may end this much below zero.
 _BELOW_ZERO = 1e-5
 _WAY_OUT = "say what the values are with --quantity counts, density (1 + delta), delta, mass or scaled"
 _ALL_WHOLE = 2.0**24
+# What masked arrays of NumPy and netCDF write for no value, in float32 and float64.
+_FILL_VALUES = {float(kind(fill)) for fill in (1e20, 9.969209968386869e36) for kind in (np.float32, np.float64)}
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,23 @@ def survey(values: Field, quantity: str | None = None, scale: float | None = Non
             total += float(wide.sum())
             squares += float(wide @ wide)
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+    if quantity is None and high in _FILL_VALUES:
+        raise _filled(values, high)
     size = math.prod(values.shape)
     mean = total / size
     return Survey(mean, math.sqrt(max(squares / size - mean * mean, 0.0)), low, high, whole)
+
+
+def _filled(values: Field, fill: float) -> UserError:
+    """Return the refusal of a field whose largest value stands for no value."""
+    places = [(start, piece == piece.dtype.type(fill)) for start, piece in pieces(values)]
+    first = next(start + int(np.argmax(mask.any(axis=(1, 2)))) for start, mask in places if mask.any())
+    number = sum(int(mask.sum()) for _, mask in places)
+    return UserError(
+        f"{values.array.name}: {number} values are {fill:.6g} (first in plane {first} of the realisation), which "
+        "stands for no value in masked arrays of NumPy and netCDF; a density with holes is no whole box: fill them, or "
+        "give a field without"
+    )
 
 
 def pieces(values: Field) -> Iterator[tuple[int, np.ndarray]]:
@@ -138,7 +156,25 @@ def decide(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple
     name = realisation.values.array.name
     if file.quantity is not None:
         _require_plausible(file, realisation, seen, file.quantity)
-        return file.quantity, "as asked" if file.asked else f"as the format {file.format_name} has it"
+        quantity, why = file.quantity, "as asked" if file.asked else f"as the format {file.format_name} has it"
+    else:
+        quantity, why = _detect(file, realisation, seen)
+    if quantity not in file.quantities:
+        raise UserError(
+            f"{name}: values are {quantity}, {why}, and files of format {file.format_name} hold "
+            f"{' or '.join(file.quantities)}; if this one has such a name by chance, say --format plain"
+        )
+    expected = realisation.expected_means if quantity == "counts" and not file.asked else ()
+    if expected and not any(1 / _CROP_WITHIN < seen.mean / mean < _CROP_WITHIN for mean in expected):
+        raise UserError(
+            f"{name}: holds {seen.mean:.4g} particles per voxel; expected {expected[0]:g}, as published. If it was "
+            "made coarser, or is another's, say --box-size and --mean, or --format plain"
+        )
+    return quantity, why
+
+
+def _detect(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple[str, str]:
+    name = realisation.values.array.name
     shown = f"values from {seen.low:.4g} to {seen.high:.4g}, mean {seen.mean:.6g}, deviation {seen.deviation:.6g}"
     if seen.low < -1:
         raise UserError(
@@ -148,8 +184,16 @@ def decide(file: PublishedFile, realisation: Realisation, seen: Survey) -> tuple
     if seen.low == seen.high:
         raise UserError(f"{name}: holds {seen.low:g} everywhere, which is no density field; {_WAY_OUT}, if it is one")
     if seen.low >= 0:
+        if seen.whole and realisation.values.array.packed:
+            raise UserError(f"{name}: {shown}, whole numbers but scaled by the file's attributes; {_WAY_OUT}")
         if seen.whole and seen.high <= 1:
             raise UserError(f"{name}: holds zeros and ones only: a mask, or counts of few particles; {_WAY_OUT}")
+        dtype = realisation.values.array.dtype
+        if seen.whole and dtype.kind in "iu" and dtype.itemsize < 4 and seen.high == np.iinfo(dtype).max:
+            raise UserError(
+                f"{name}: reaches {seen.high:g}, the largest number of type {dtype}: an image, a mask, or counts cut "
+                f"off there; {_WAY_OUT}"
+            )
         if seen.whole:
             return "counts", f"detected: whole numbers, {shown}"
         if abs(seen.mean - 1) < _MEAN_ROUNDING:

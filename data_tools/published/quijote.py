@@ -14,7 +14,16 @@ from data_tools.published.tables import find_table, read_table
 _NAME = re.compile(r"df_m_(\d+)(?:_(NGP|CIC|TSC|PCS))?_z=(\d+(?:\.\d+)?)\.npy")
 _BOX = 1000.0
 _FIDUCIAL = Cosmology(omega_m=0.3175, omega_b=0.049, h=0.6711, sigma8=0.834, n_s=0.9624)
-_COLUMNS = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
+_SETS_OF_FIDUCIAL = ("fiducial", "fiducial_HR", "fiducial_LR", "fiducial_ZA")
+_FIVE = ("Omega_m", "Omega_b", "h", "n_s", "sigma8")
+# Columns of the tables of each set, which have one name for all.
+_COLUMNS = {
+    "latin_hypercube": _FIVE,
+    "latin_hypercube_HR": _FIVE,
+    "latin_hypercube_nwLH": (*_FIVE, "M_nu", "w0"),
+    "latin_hypercube_EQ": ("f_NL_equilateral", "Omega_m", "h", "n_s", "sigma8"),
+    "latin_hypercube_LC": ("f_NL_local",),
+}
 _TABLE = "latin_hypercube_params.txt"
 
 
@@ -25,6 +34,7 @@ class QuijoteFormat(AbstractFormat):
     """
 
     name = "quijote"
+    options = ("params", "columns")
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether the name is that of a density field."""
@@ -66,16 +76,18 @@ def _parameters(
     path: Path, simulations: str, label: int | None, request: Request
 ) -> tuple[Cosmology, dict[str, float], str]:
     """Return what is known of the cosmology, the conditions of this simulation, and a sentence on both."""
-    if request.params is None and simulations.startswith("fiducial"):
+    if request.params is None and simulations in _SETS_OF_FIDUCIAL:
         return _FIDUCIAL, {}, f"fiducial cosmology of Quijote, going by the folder {simulations}"
-    if request.params is None and not simulations.startswith("latin_hypercube"):
+    if request.params is None and simulations not in _COLUMNS:
         return Cosmology(), {}, "cosmology unknown: the folders do not say it; give --cosmology or --params"
-    parents = path.absolute().parents
-    candidates = [parent / _TABLE for parent in parents[1:4]]
+    # Above the folder of the set lies, if any, the table of the set that came first.
+    parents = path.absolute().parents[1 : 4 if _COLUMNS.get(simulations) is _FIVE else 2]
+    candidates = [parent / _TABLE for parent in parents]
     table = find_table(path, request.params, candidates)
     if table is None:
         return Cosmology(), {}, "no parameters, as asked"
-    rows = read_table(table, lambda n: _COLUMNS if n == len(_COLUMNS) else None, asked=request.columns)
+    columns = _COLUMNS.get(simulations, ())
+    rows = read_table(table, lambda n: columns if n == len(columns) else None, asked=request.columns)
     if label is None or label >= len(rows):
         raise UserError(
             f"{path}: is simulation {'unknown' if label is None else label} by its folder; expected the number of one "

@@ -13,11 +13,13 @@ from data_tools.files.arrays import require_file
 
 # Far above any table of parameters: 2000 rows of 30 columns are 1.5 MB.
 _LARGEST_TABLE = 2**26
-_SEED = "seed"
+# The name of columns that are no parameters.
+SEED = "seed"
 # Spellings of published tables, without case and underscores, of names that mean one thing everywhere.
 _OURS = {
     "omegam": "Omega_m",
     "omega0": "Omega_m",
+    "omegamatter": "Omega_m",
     "omegab": "Omega_b",
     "omegabaryon": "Omega_b",
     "hubbleparam": "h",
@@ -25,11 +27,15 @@ _OURS = {
     "sigma8": "sigma8",
     "ns": "n_s",
     "w0": "w0",
+    "w": "w0",
+    "h0": "H0",
     "asn1": "A_SN1",
     "asn2": "A_SN2",
     "aagn1": "A_AGN1",
     "aagn2": "A_AGN2",
 }
+# Above it, a Hubble constant is in km/s/Mpc.
+_LARGEST_H = 10.0
 # Our names of parameters that are part of the background cosmology.
 COSMOLOGY_NAMES = {"Omega_m": "omega_m", "Omega_b": "omega_b", "h": "h", "sigma8": "sigma8", "n_s": "n_s", "w0": "w0"}
 
@@ -83,7 +89,8 @@ def read_table(
     path
         Text file.
     known
-        Names of the columns of a published table that has so many columns of numbers; None where that is not known.
+        Names of the columns of a published table that has so many columns of numbers, `SEED` for seeds; None where that
+        is not known.
     asked
         Names of the columns in order, such as ``"Omega_m,sigma8"``, where the user says them.
     n_rows
@@ -98,9 +105,12 @@ def read_table(
     UserError
         If the table is damaged, its columns are unknown, or it has another number of rows or impossible values.
     """
-    header, words = _words(path)
-    if all(_number(row[0]) is None for row in words):
-        words, header = [row[1:] for row in words], header[1:]
+    words = _words(path)
+    header = words.pop(0) if words and all(_number(word) is None for word in words[0]) else None
+    if not words:
+        raise UserError(f"{path}: is not a table of numbers (it has no rows)")
+    named = all(_number(row[0]) is None for row in words)
+    words = [row[named:] for row in words]
     width = len(words[0])
     if any(len(row) != width for row in words) or not width:
         raise UserError(f"{path}: is not a table of numbers (its rows have different numbers of columns)")
@@ -108,66 +118,79 @@ def read_table(
     bad = next(((i, j) for i, row in enumerate(values) for j, value in enumerate(row) if value is None), None)
     if bad is not None:
         raise UserError(f"{path}: is not a table of numbers (row {bad[0]} holds {words[bad[0]][bad[1]]!r})")
-    names = _column_names(path, values, header, known, asked)
+    published = known(width)
+    if published is not None and SEED in published:
+        seeds = [row[published.index(SEED)] for row in values]
+        published = published if all(float(seed or 0.0).is_integer() for seed in seeds) else None
+    if header is None:
+        header = _commented_names(path, published or ())
+    if header is not None and named and len(header) == width + 1:
+        header = header[1:]
+    names = _column_names(path, width, None if asked is None else asked.replace(",", " ").split(), header, published)
     if n_rows is not None and len(values) != n_rows:
         raise UserError(f"{path}: has {len(values)} rows; expected {n_rows}, one per simulation of the file")
     rows = [
-        {name: float(value or 0.0) for name, value in zip(names, row, strict=True) if name != _SEED} for row in values
+        {name: float(value or 0.0) for name, value in zip(names, row, strict=True) if name != SEED} for row in values
     ]
+    for row in rows:
+        # In km/s/Mpc it is far above 10.
+        if (hubble := row.pop("H0", None)) is not None:
+            row["h"] = hubble / 100 if hubble > _LARGEST_H else hubble
     for number, row in enumerate(rows):
         check_parameters(f"{path}: row {number}", row)
     return rows
 
 
-def _words(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the words of the line of names, empty if there is none, and those of the rows."""
+def _lines(path: Path) -> list[str]:
     require_file(path)
     if path.stat().st_size > _LARGEST_TABLE:
         raise UserError(f"{path}: is {path.stat().st_size / 1e6:.0f} MB large; expected a table of parameters")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: is not a table of numbers ({str(error).splitlines()[0]})") from None
-    comments = [line.strip().lstrip("#").replace(",", " ").split() for line in lines if line.strip().startswith("#")]
-    rows = [line.split("#")[0].replace(",", " ").split() for line in lines if not line.strip().startswith("#")]
-    rows = [row for row in rows if row]
-    header = comments[0] if comments else []
-    if rows and all(_number(word) is None for word in rows[0]):
-        header = rows.pop(0)
-    if not rows:
-        raise UserError(f"{path}: is not a table of numbers (it has no rows)")
-    return header, rows
+
+
+def _words(path: Path) -> list[list[str]]:
+    """Return the words of all lines but comments."""
+    rows = [line.split("#")[0].replace(",", " ").split() for line in _lines(path)]
+    return [row for row in rows if row]
+
+
+def _commented_names(path: Path, published: Sequence[str]) -> list[str] | None:
+    """Return the words of the last comment that names a parameter; None if there is none."""
+    parameters = {*_OURS, *(name.lower().replace("_", "") for name in published)} - {"h", "w"}
+    comments = [line.strip().lstrip("#").replace(",", " ").split() for line in _lines(path) if line.lstrip()[:1] == "#"]
+    found = [words for words in comments if any(word.lower().replace("_", "") in parameters for word in words)]
+    return found[-1] if found else None
 
 
 def _column_names(
-    path: Path,
-    values: list[list[float | None]],
-    header: list[str],
-    known: Callable[[int], Sequence[str] | None],
-    asked: str | None,
+    path: Path, width: int, asked: list[str] | None, header: list[str] | None, published: Sequence[str] | None
 ) -> list[str]:
-    width = len(values[0])
-    of_user = None if asked is None else asked.replace(",", " ").split()
-    # A comment that is no list of names has another number of words, or numbers.
-    of_table = header if len(header) == width and not any(_number(word) is not None for word in header) else None
-    names = of_user or of_table or known(width)
-    whole = all(row[-1] is not None and float(row[-1]).is_integer() for row in values)
-    if names is None and whole and (fewer := known(width - 1)) is not None:
-        names = [*fewer, _SEED]
+    """Return our names of the columns: the user's, else the table's own, else those of the published table."""
+    names = asked or header or published
     if names is None:
         raise UserError(
             f"{path}: has {width} columns and no line of names, and no published table that is known here has so many; "
             "say what they are, in order, with --columns Omega_m,sigma8,..., or give --params none"
         )
     if len(names) != width:
-        raise UserError(f"{path}: has {width} columns; expected {len(names)}: {', '.join(names)}")
-    ours = [_SEED if name.lower().endswith(_SEED) else _OURS.get(name.lower().replace("_", ""), name) for name in names]
-    if twice := next((name for name in ours if ours.count(name) > 1 and name != _SEED), None):
+        whose = "--columns" if asked else "its line of names"
+        raise UserError(
+            f"{path}: has {width} columns and {whose} names {len(names)} ({', '.join(names)}); name each, in order, "
+            "with --columns"
+        )
+    ours = [SEED if name.lower().endswith(SEED) else _OURS.get(name.lower().replace("_", ""), name) for name in names]
+    if twice := next((name for name in ours if ours.count(name) > 1 and name != SEED), None):
         raise UserError(f"{path}: has two columns of {twice}; name them apart with --columns")
     return ours
 
 
 def _number(word: str) -> float | None:
+    # Python reads 1_0 as ten.
+    if "_" in word:
+        return None
     try:
         return float(word)
     except ValueError:
@@ -186,6 +209,11 @@ def check_parameters(place: str, parameters: Mapping[str, float]) -> None:
         if not np.isfinite(value):
             raise UserError(f"{place}: {name} is {value}; expected a number")
     try:
-        Cosmology(**{ours: parameters[name] for name, ours in COSMOLOGY_NAMES.items() if name in parameters})
+        known = Cosmology(**{ours: parameters[name] for name, ours in COSMOLOGY_NAMES.items() if name in parameters})
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
+    if known.omega_m is not None and known.omega_b is not None and known.omega_b >= known.omega_m:
+        raise UserError(
+            f"{place}: Omega_b is {known.omega_b:g} and Omega_m {known.omega_m:g}; baryons are a part of matter. Are "
+            "the columns in another order?"
+        )

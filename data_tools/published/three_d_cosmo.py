@@ -6,19 +6,21 @@ import re
 from pathlib import Path
 
 from cosmogan.errors import UserError
-from cosmogan.units import RODRIGUEZ2018
+from cosmogan.units import RODRIGUEZ2018, Cosmology
 from data_tools.files.arrays import Hdf5Array
 from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 
 _NAME = re.compile(r"(\d+)_nbody_(\d+)Mpc(?:_(\d+))?\.h(?:df)?5")
 # The published boxes, in Mpc/h although the name says Mpc: 500 Mpc and 100 Mpc at h = 0.7.
 _BOXES = (350, 70)
+_BOXES_IN_MPC = (500, 100)
 
 
 class ThreeDCosmoFormat(AbstractFormat):
     """One cube per file, ``/data`` of shape (256, 256, 256); box and number of the simulation are in the name."""
 
     name = "3dcosmo"
+    options = ("dataset",)
 
     def recognises(self, path: Path, contents: Contents) -> bool:
         """Return whether name and data set are those of a cube."""
@@ -34,16 +36,19 @@ class ThreeDCosmoFormat(AbstractFormat):
                 "256_nbody_70Mpc_0.h5 (where Mpc means Mpc/h); say how large the box is with --box-size"
             )
         array = Hdf5Array(path, request.dataset or "data")
-        box = request.length("box_size", published, RODRIGUEZ2018)
+        # Boxes of other sizes are runs of other people, who gave theirs such a name.
+        theirs = match is None or int(match[2]) in (*_BOXES, *_BOXES_IN_MPC)
+        cosmology = RODRIGUEZ2018 if theirs else Cosmology()
+        box = request.length("box_size", published, cosmology)
         return PublishedFile(
             path=path,
             format_name=self.name,
             layout="cubes",
             box_size=box,
-            redshift=0.0,
+            redshift=0.0 if theirs else request.require_redshift(),
             quantity="counts",
-            cosmology=RODRIGUEZ2018,
-            assignment="NGP",
+            cosmology=cosmology,
+            assignment="NGP" if theirs else "other",
             realisations=(
                 Realisation(
                     values=cube(array),
@@ -52,6 +57,8 @@ class ThreeDCosmoFormat(AbstractFormat):
             ),
             notes=(
                 f"box {box:g} Mpc/h " + ("as asked" if request.box_size else "from the name, whose Mpc is Mpc/h"),
-                "redshift 0 and cosmology of Rodriguez et al. 2018, which the file does not say",
+                "redshift 0 and cosmology of Rodriguez et al. 2018, which the file does not say"
+                if theirs
+                else "cosmology unknown: no box of this size was published; give --cosmology",
             ),
         )

@@ -1,3 +1,4 @@
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from cosmogan.cli import main
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceSet, check_slices, read_slices
 from cosmogan.units import RODRIGUEZ2018
-from data_tools.files.arrays import NpyArray
+from data_tools.files.arrays import Hdf5Array, NpyArray
+from data_tools.published import detect
+from data_tools.published.base import AbstractFormat, Contents, PublishedFile, Realisation, Request, cube
 from data_tools.published.convert import convert
 from tests.data_tools.published import published_files as files
 
@@ -211,7 +214,7 @@ def test_quijote_delta_or_density_is_told_from_the_values(
 
 
 def test_quijote_latin_hypercube_takes_its_row(tmp_path: Path):
-    table = np.random.default_rng(0).uniform(0.2, 0.5, (10, 5))
+    table = np.random.default_rng(0).uniform([0.2, 0.03, 0.5, 0.8, 0.6], [0.5, 0.07, 0.9, 1.2, 1.0], (10, 5))
     paths = [files.write_quijote(tmp_path, number=number, simulations="latin_hypercube") for number in (3, 8)]
     with pytest.raises(UserError, match="latin_hypercube_params"):
         converted(paths[0])
@@ -585,7 +588,7 @@ def test_columns_of_camels_tables_are_those_of_their_first_line(tmp_path: Path):
         converted(path)
     read = converted(path, columns="Omega_m,sigma8,Wind,Jet")
     np.testing.assert_array_equal(read.conditions["Wind"][::15], rows[:, 2])
-    with pytest.raises(UserError, match="has 4 columns; expected 2: Omega_m, sigma8"):
+    with pytest.raises(UserError, match=r"has 4 columns and --columns names 2 .Omega_m, sigma8."):
         converted(path, columns="Omega_m sigma8")
 
 
@@ -647,32 +650,99 @@ def test_packed_numbers_are_unpacked(tmp_path: Path):
     np.testing.assert_allclose(converted(path, quantity="mass", **CUBE).slices, read.slices, rtol=1e-5)
 
 
+def test_packed_numbers_are_unpacked_in_double_precision_and_are_no_counts(tmp_path: Path):
+    rng = np.random.default_rng(2)
+    stored = rng.integers(0, 2000, (8, 8, 8)).astype(np.float32)
+    # 1 + 1e-6 keeps a digit of its end in float32.
+    scale = 1 + 1e-6
+    path = write_packed(tmp_path / "f.h5", stored, scale_factor=scale, add_offset=np.float64(1e-3))
+    values = stored.astype(np.float64) * scale + 1e-3
+    np.testing.assert_array_equal(Hdf5Array(path, "group/inner/field").read((slice(None),)), values)
+    # Multiples of 3 are whole, and still a density in steps of 3.
+    path = write_packed(tmp_path / "w.h5", stored.astype(np.uint16), scale_factor=np.float32(3))
+    with pytest.raises(UserError, match=r"scaled by the file's attributes.*--quantity"):
+        converted(path, **CUBE)
+    assert converted(path, quantity="counts", store="density", **CUBE).metadata.quantity == "density"
+
+
+I2, F4 = np.int16, np.float32
+
+
 @pytest.mark.parametrize(
-    ("fill", "attributes", "expected"),
+    ("stored", "attributes", "expected"),
     [
-        (1e20, {"_FillValue": np.float32(1e20)}, "1 values are missing .stored as 1e[+]20"),
-        (-9.0, {"missing_value": np.float32(-9)}, "1 values are missing .stored as -9"),
-        (1e30, {"valid_max": np.float32(1e10)}, "leave its valid range"),
-        (1e30, {"valid_range": np.array([0, 1e10], np.float32)}, "leave its valid range"),
-        (1.0, {"valid_range": np.array([0.0], np.float32)}, "valid_range has 1 numbers"),
-        (1.0, {"scale_factor": 0.0}, "scale_factor is 0"),
-        (1.0, {"scale_factor": "two"}, "scale_factor is 'two'; expected one number"),
+        (F4(1e20), {"_FillValue": F4(1e20)}, r"2 of 512 .*first at .1, 2, 3., stored as 1e\+20, by its _FillValue"),
+        (F4(1e20), {"_FillValue": 1e20}, "2 of 512 .*by its _FillValue"),
+        (F4(np.nan), {"_FillValue": F4(np.nan)}, "2 of 512 .*stored as nan, by its _FillValue"),
+        (F4(-9), {"missing_value": np.array([7, -9], F4)}, "2 of 512 .*stored as -9, by its missing_value"),
+        (F4(1e30), {"valid_max": F4(1e10)}, "2 of 512 .*by its valid_max"),
+        (F4(1e30), {"valid_range": np.array([0, 1e10], F4)}, "2 of 512 .*by its valid_range"),
+        (I2(-1), {"_FillValue": I2(-1), "scale_factor": 0.5}, "2 of 512 .*stored as -1, by its _FillValue"),
+        # As unsigned numbers, -1 is 65535, and -6 the upper bound 65530.
+        (
+            I2(-1),
+            {"_FillValue": I2(-1), "_Unsigned": "true", "scale_factor": 0.5},
+            "stored as 65535, by its _FillValue",
+        ),
+        (I2(-1), {"valid_range": np.array([0, -6], I2), "_Unsigned": "true"}, "stored as 65535, by its valid_range"),
+        # Numbers of real type beside packed integers are in the unit of the values, unless they can be stored.
+        (I2(900), {"valid_max": 90.0, "scale_factor": 0.5}, "stored as 900, by its valid_max"),
+        (
+            I2(900),
+            {"missing_value": 450.5, "scale_factor": 0.5, "add_offset": 0.5},
+            "stored as 900, by its missing_value",
+        ),
+        (I2(-999), {"missing_value": -999.0, "scale_factor": 0.5}, "stored as -999, by its missing_value"),
+        # float64 does not hold this number.
+        (np.int64(2**62 + 1), {"_FillValue": np.int64(2**62 + 1)}, "2 of 512 .*by its _FillValue"),
+        (F4(1), {"valid_range": F4([0.0])}, r"valid_range is \[0.0\]; expected two numbers"),
+        (F4(1), {"scale_factor": 0.0}, "scale_factor and add_offset are 0 and 0; expected"),
+        (F4(1), {"scale_factor": "two"}, r"scale_factor is \['two'\]; expected one number"),
+        (F4(1), {"_FillValue": F4([1, 2])}, r"_FillValue is \[1.0, 2.0\]; expected one number"),
     ],
 )
-def test_missing_values_are_refused(tmp_path: Path, fill: float, attributes: dict[str, Any], expected: str):
-    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
-    density[1, 2, 3] = fill
+def test_missing_values_are_refused(tmp_path: Path, stored: Any, attributes: dict[str, Any], expected: str):
+    # Whole numbers that none of the attributes is about.
+    field = np.random.default_rng(1).integers(10, 100, (8, 8, 8)).astype(stored.dtype)
+    field[1, 2, 3] = field[6, 0, 0] = stored
     with pytest.raises(UserError, match=expected):
-        converted(write_packed(tmp_path / "m.h5", density, **attributes), quantity="mass", **CUBE)
+        converted(write_packed(tmp_path / "m.h5", field, **attributes), quantity="mass", **CUBE)
 
 
-def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path):
-    density = files.density(np.random.default_rng(1), 8, 8, 8).astype(np.float32)
-    density[0, 0, 0] = 9.969209968386869e36
-    path = write_packed(tmp_path / "n.nc", density)
-    with h5py.File(path, "r+") as handle:
-        handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
-    with pytest.raises(UserError, match="1 values are missing"):
+def test_attributes_of_missing_values_that_none_has_do_not_matter(tmp_path: Path):
+    field = np.random.default_rng(1).integers(10, 100, (8, 8, 8)).astype(np.int16)
+    path = write_packed(tmp_path / "m.h5", field, _FillValue=I2(-1), missing_value=-999.9, valid_range=I2([0, 500]))
+    np.testing.assert_array_equal(converted(path, **CUBE).slices, slabs(field))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("f4", 9.969209968386869e36), ("f8", 9.969209968386869e36), ("i4", -2147483647), ("i8", -9223372036854775806)],
+)
+@pytest.mark.parametrize("mark", ["file", "variable", "neither"])
+def test_the_default_fill_of_netcdf_is_a_missing_value(tmp_path: Path, dtype: str, fill: float, mark: str):
+    field = np.random.default_rng(1).integers(1, 100, (8, 8, 8)).astype(dtype)
+    field[0, 0, 0] = fill
+    path = write_packed(tmp_path / "n.nc", field, **({"_Netcdf4Dimid": 0} if mark == "variable" else {}))
+    if mark == "file":
+        with h5py.File(path, "r+") as handle:
+            handle.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.3"
+    expected = (
+        "1 of 512 values are missing.*by its default fill of netCDF"
+        if mark != "neither"
+        else "expected one above 0|stands for no value"
+    )
+    with pytest.raises(UserError, match=expected):
+        converted(path, quantity="mass", **CUBE)
+
+
+@pytest.mark.parametrize("fill", [1e20, 9.969209968386869e36])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_fill_values_without_attributes_are_noticed(tmp_path: Path, fill: float, dtype: str):
+    masked = np.ma.array(FIELD.astype(dtype))
+    masked[3, 1, 2] = np.ma.masked
+    path = npy(tmp_path, masked.filled(fill))
+    with pytest.raises(UserError, match=r"1 values are .*first in plane 3.*stands for no value"):
         converted(path, quantity="mass", **CUBE)
 
 
@@ -683,13 +753,18 @@ def test_arrays_in_groups_are_found_or_named(tmp_path: Path):
     with h5py.File(path, "r+") as handle:
         handle["group/other"] = cube
         handle["positions"] = np.ones((5, 3))
-    with pytest.raises(UserError, match=r"holds 2 arrays that may be meant .group/inner/field, group/other.*--dataset"):
+    with pytest.raises(UserError, match=r"2 arrays .* meant: group/inner/field \(8, 8, 8\), group/other .*--dataset"):
         converted(path, **CUBE)
     assert len(converted(path, dataset="group/other", **CUBE).slices) == 24
+    with pytest.raises(UserError, match=r"no data set 'other'; it holds group/inner/field \(8, 8, 8\), group/other"):
+        converted(path, dataset="other", **CUBE)
     with h5py.File(tmp_path / "h.h5", "w") as handle:
         handle["a/positions"] = np.ones((5, 3))
     with pytest.raises(UserError, match=r"no array of 3 or 4 dimensions, but a/positions \(5, 3\)"):
         converted(tmp_path / "h.h5", **CUBE)
+    np.savez(tmp_path / "h.npz", k=np.ones(3), power=np.ones((3, 2)))
+    with pytest.raises(UserError, match=r"no array of 3 or 4 dimensions, but k \(3,\), power \(3, 2\)"):
+        converted(tmp_path / "h.npz", **CUBE)
 
 
 @pytest.mark.parametrize(("high", "expected"), [(2, "zeros and ones only"), (1, "holds 0 everywhere")])
@@ -699,3 +774,253 @@ def test_masks_and_constants_are_asked_about(tmp_path: Path, high: int, expected
         converted(npy(tmp_path, mask), **CUBE)
     if high == 2:
         assert converted(npy(tmp_path, mask), quantity="counts", **CUBE).metadata.quantity == "counts"
+
+
+def write_table(folder: Path, name: str, rows: np.ndarray, *lines: str, labels: bool = False) -> None:
+    words = [" ".join([f"SIM_{i}"] * labels + [repr(float(value)) for value in row]) for i, row in enumerate(rows)]
+    (folder / name).write_text("\n".join([*lines, *words]))
+
+
+@pytest.mark.parametrize(
+    ("name", "n_columns", "labels", "seeds", "named"),
+    [
+        ("IllustrisTNG_LH", 6, True, True, "A_AGN2"),
+        ("SIMBA_CV", 6, False, True, "A_AGN2"),
+        ("IllustrisTNG_SB28", 28, True, True, "QuasarThresholdPower"),
+        ("IllustrisTNG_L50n512_SB35", 35, True, True, "SofteningComovingType01"),
+        ("Astrid_SB7", 7, True, True, "Omega_b"),
+        ("Astrid_LH", 6, True, True, "A_AGN2"),
+        ("Ramses_SB5", 6, False, False, "A_AGN2"),
+        # The first columns of a table of other quantities; Omega_b where no set of that suite has it; a column that is
+        # no seed; a suite of which no table is known; a set that suite has not.
+        ("IllustrisTNG_SB28", 6, False, False, None),
+        ("Astrid_LH", 7, False, False, None),
+        ("IllustrisTNG_SB28", 29, False, False, None),
+        ("CROCODILE_SB26", 26, True, False, None),
+        ("SIMBA_SB28", 28, False, False, None),
+    ],
+)
+def test_tables_without_names_are_known_by_suite_set_and_columns(
+    tmp_path: Path, name: str, n_columns: int, labels: bool, seeds: bool, named: str | None
+):
+    path = files.write_camels_maps(tmp_path)
+    path = path.rename(tmp_path / f"Maps_Mtot_{name}_z=0.00.npy")
+    rng = np.random.default_rng(5)
+    rows = np.hstack([files.camels_table(3), rng.uniform(0.5, 0.9, (3, 30))])[:, :n_columns]
+    # Omega_b, where it is one.
+    rows[:, 6:7] /= 10
+    if seeds:
+        # Of 5 simulations and 5 times one seed, and of real ones: all are whole numbers.
+        rows = np.hstack([rows, [[1], [1], [45000]]])
+    write_table(tmp_path, "table.txt", rows, labels=labels)
+    options = {"params": str(tmp_path / "table.txt"), "quantity": "mass"}
+    if named is None:
+        with pytest.raises(UserError, match=f"has {n_columns} columns and no line of names.*--columns"):
+            converted(path, **options)
+        return
+    read = converted(path, **options)
+    assert len(read.conditions) == n_columns
+    np.testing.assert_array_equal(read.conditions[named][::15], rows[:, n_columns - 1])
+    # The numbers of the larger sets are not these factors; Ramses has both parameters of supernovae first.
+    assert ("A_SN2" in read.conditions) == (n_columns < 28)
+    if n_columns < 28:
+        np.testing.assert_array_equal(read.conditions["A_SN2"][::15], rows[:, 3 if "Ramses" in name else 4])
+
+
+def test_the_first_line_of_a_table_counts_or_is_asked_about(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path)
+    rows = files.camels_table(3)
+    names = "Omega_m sigma_8 ASN1 ASN2 AAGN1 AAGN2"
+    # Prose is no line of names, though it has as many words as there are columns; names of simulations need none.
+    write_table(
+        tmp_path, "t.txt", rows, "# six numbers for each simulation here", f"# {names}", "# of Ramses", labels=True
+    )
+    read = converted(path, params=str(tmp_path / "t.txt"))
+    np.testing.assert_array_equal(read.conditions["A_SN2"][::15], rows[:, 3])
+    # Known by suite and set, and yet its own names are others in number.
+    write_table(tmp_path, "t.txt", rows, f"# {names} seed")
+    with pytest.raises(UserError, match=r"has 6 columns and its line of names names 7 .*--columns"):
+        converted(path, params=str(tmp_path / "t.txt"))
+    # H0 in km/s/Mpc is 100 h, in a set that otherwise shares h.
+    h = np.array([[47.0], [67.11], [0.87]])
+    write_table(tmp_path, "t.txt", np.hstack([rows[:, :2], h]), "Omega_matter sigma8 H0")
+    read = converted(path, params=str(tmp_path / "t.txt"))
+    np.testing.assert_array_equal(read.conditions["h"][::15], [47 / 100, 67.11 / 100, 0.87])
+    assert read.metadata.cosmology.h is None
+    (tmp_path / "t.txt").write_text("# Omega_m sigma8\n0.3 0_8\n0.3 0.8\n0.3 0.8")
+    with pytest.raises(UserError, match="row 0 holds '0_8'"):
+        converted(path, params=str(tmp_path / "t.txt"))
+    write_table(tmp_path, "t.txt", rows[:, [0, 1]], "Omega_m Omega_b")
+    with pytest.raises(UserError, match=r"row 0: Omega_b is .*baryons are a part of matter"):
+        converted(path, params=str(tmp_path / "t.txt"))
+
+
+def test_astrid_s_baryons_are_never_those_of_the_latin_hypercube(tmp_path: Path):
+    path = files.write_camels_maps(tmp_path, field="Mcdm")
+    rows = files.camels_table(3)
+    omega_b = np.array([[0.01], [0.05], [0.09]])
+    rows[:, 0] = 0.1
+    maps = files.density(np.random.default_rng(1), 3, 15, 8, 8) * (0.1 - omega_b)[:, :, None, None]
+    path = path.rename(tmp_path / "Maps_Mcdm_Astrid_SB7_z=0.00.npy")
+    np.save(path, (maps * files.CRITICAL_DENSITY * 5).reshape(45, 8, 8).astype(np.float32))
+    np.savetxt(tmp_path / "params_SB7_Astrid.txt", np.hstack([rows, omega_b]))
+    assert converted(path).metadata.cosmology.known() == {"omega_m": 0.1, "h": 0.6711, "n_s": 0.9624}
+    # Without the table, or without that column of it, Omega_b is not known.
+    assert converted(path, params="none").metadata.cosmology.known() == {"h": 0.6711, "n_s": 0.9624}
+    np.savetxt(tmp_path / "params_SB7_Astrid.txt", rows)
+    names = "Omega_m,sigma8,A_SN1,A_AGN1,A_SN2,A_AGN2"
+    assert converted(path, columns=names).metadata.cosmology.omega_b is None
+
+
+def test_fields_and_suites_do_not_share_a_file(tmp_path: Path):
+    paths = {}
+    for field, suite in (("Mtot", "IllustrisTNG"), ("Mgas", "IllustrisTNG"), ("Mtot", "SIMBA")):
+        paths[field, suite] = files.write_camels_maps(tmp_path, field=field, suite=suite)
+    first, *others = paths.values()
+    for other, what in zip(others, ("Mgas of IllustrisTNG", "Mtot of SIMBA"), strict=True):
+        with pytest.raises(UserError, match=f"holds Mtot of IllustrisTNG against {what}"):
+            converted(first, other, realisation=list(range(6)))
+    n_body = [files.write_camels_maps(tmp_path, suite=f"Nbody_{suite}") for suite in ("IllustrisTNG", "SIMBA")]
+    assert len(converted(*n_body, realisation=list(range(6))).slices) == 90
+
+
+def test_each_latin_hypercube_of_quijote_has_its_own_table(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    standard = rng.uniform([0.2, 0.03, 0.5, 0.8, 0.6], [0.5, 0.07, 0.9, 1.2, 1.0], (10, 5))
+    np.savetxt(tmp_path / "latin_hypercube_params.txt", standard)
+    path = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_nwLH")
+    # The table above is that of the standard simulations.
+    with pytest.raises(UserError, match=r"latin_hypercube_nwLH/latin_hypercube_params\.txt"):
+        converted(path)
+    own = np.hstack([standard[::-1], rng.uniform(0.01, 1, (10, 1)), np.full((10, 1), -1.1)])
+    np.savetxt(path.parents[1] / "latin_hypercube_params.txt", own)
+    read = converted(path)
+    assert (read.conditions["M_nu"][0], read.metadata.cosmology.w0) == (own[3, 5], -1.1)
+    np.testing.assert_array_equal(read.conditions["Omega_m"], own[3, 0])
+    equilateral = files.write_quijote(tmp_path, number=3, simulations="latin_hypercube_EQ")
+    other = np.hstack([rng.uniform(-600, 600, (10, 1)), standard[:, [0, 2, 3, 4]]])
+    np.savetxt(equilateral.parents[1] / "latin_hypercube_params.txt", other)
+    read = converted(equilateral)
+    np.testing.assert_array_equal(read.conditions["f_NL_equilateral"], other[3, 0])
+    np.testing.assert_array_equal(read.conditions["Omega_m"], standard[3, 0])
+    own_folder = files.write_quijote(tmp_path, simulations="fiducial_of_mine")
+    assert converted(own_folder).metadata.cosmology.known() == {}
+
+
+def test_constants_of_published_runs_are_not_those_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = files.write_three_d_cosmo(tmp_path, box=200)
+    with pytest.raises(UserError, match="--redshift"):
+        converted(path, box_size="200 Mpc/h")
+    with pytest.raises(UserError, match="h is unknown here"):
+        converted(path, box_size="200 Mpc", redshift=1.0)
+    read = converted(path, box_size="200 Mpc/h", redshift=1.0)
+    assert (read.metadata.cosmology.known(), read.metadata.redshift) == ({}, 1.0)
+    # Twice as coarse, 8 particles per voxel, is not the crop of 1 Mpc/h voxels that its side says.
+    coarse = files.write_cosmoflow(tmp_path)
+    with h5py.File(coarse, "r+") as handle:
+        handle["full"][...] *= 8
+    with pytest.raises(UserError, match="holds 8 particles per voxel; expected 1"):
+        converted(coarse, redshift=0.0)
+    assert converted(coarse, redshift=0.0, box_size="16 Mpc/h").metadata.mean_count == 8.0
+    # A density that happens to be named as training arrays are.
+    own = npy(tmp_path, FIELD[:, None], "full_density.npy")
+    with pytest.raises(UserError, match=r"values are density.*hold counts or scaled.*--format plain"):
+        converted(own)
+    crops = files.write_cosmogan_pytorch(tmp_path)
+    np.save(crops, 8 * np.load(crops))
+    with pytest.raises(UserError, match="particles per voxel; expected 1"):
+        converted(crops)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+def test_numbers_up_to_the_end_of_their_type_are_asked_about(tmp_path: Path, dtype: type):
+    image = (FIELD / FIELD.max() * np.iinfo(dtype).max).astype(dtype)
+    with pytest.raises(UserError, match=r"the largest number of type.*--quantity"):
+        converted(npy(tmp_path, image), **CUBE)
+    assert converted(npy(tmp_path, image), quantity="mass", **CUBE).metadata.quantity == "density"
+    assert converted(npy(tmp_path, image - (image > 0)), **CUBE).metadata.quantity == "counts"
+
+
+def test_cubes_taken_for_whole_boxes_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = files.write_plain_cube(tmp_path)
+    converted(path, **CUBE)
+    assert "whole periodic boxes; or say --periodic false" in capsys.readouterr().err
+    converted(path, periodic=False, **CUBE)
+    assert "whole periodic boxes" not in capsys.readouterr().err
+
+
+def test_a_format_is_one_class_and_its_line_in_the_tuple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class MineFormat(AbstractFormat):
+        name = "mine"
+        options = ("columns",)
+
+        def recognises(self, path: Path, contents: Contents) -> bool:
+            return path.name.startswith("mine")
+
+        def open(self, path: Path, contents: Contents, request: Request) -> PublishedFile:
+            conditions = {str(request.columns): 1.5}
+            one = Realisation(values=cube(NpyArray(path)), conditions=conditions)
+            return PublishedFile(
+                path=path, format_name=self.name, layout="cubes", box_size=7.0, redshift=2.0, realisations=(one,)
+            )
+
+    monkeypatch.setattr(detect, "FORMATS", (MineFormat(), *detect.FORMATS))
+    path = npy(tmp_path, FIELD, "mine.npy")
+    read = converted(path, columns="wind")
+    assert (read.metadata.box_size, read.metadata.redshift, read.conditions["wind"][0]) == (7.0, 2.0, 1.5)
+    with pytest.raises(
+        UserError, match="--params has no meaning for a file of format mine, only for camels and quijote"
+    ):
+        converted(path, params="none")
+
+
+MASS = ["--quantity", "mass", "--layout", "cubes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # Tables of parameters.
+        (["Maps_Mtot_IllustrisTNG_SB28_z=0.00.npy", "--params", "six.txt"], "6 columns and no line of names"),
+        (["Maps_Mtot_IllustrisTNG_LH_z=0.00.npy", "--params", "seven.txt"], "its line of names names 7"),
+        (["Maps_Mtot_IllustrisTNG_LH_z=0.00.npy", "--params", "six.txt", "--columns", "a,b"], "--columns names 2"),
+        # Packed and masked values.
+        (["packed.h5", "--dataset", "fill", *MASS], "1 of 512 values are missing, the first at (1, 2, 3)"),
+        (["packed.h5", "--dataset", "scale", *MASS], "scale_factor and add_offset are 0 and 0"),
+        (["packed.h5", "--dataset", "whole", "--layout", "cubes"], "scaled by the file's attributes"),
+        # What may be several things.
+        (["mask.npy"], "a cube or 8 slices; say which with --layout"),
+        (["mask.npy", "--layout", "cubes"], "zeros and ones only"),
+        (["packed.h5", "--layout", "cubes"], "4 arrays that may be meant: "),
+        (["packed.h5", "--layout", "cubes", "--dataset", "no"], "group/inner (8, 8, 8)"),
+        (["constant.npy", "--layout", "cubes"], "holds 2.5 everywhere"),
+    ],
+)
+def test_the_command_line_refuses_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+):
+    for name in ("SB28", "LH"):
+        files.write_camels_maps(tmp_path).rename(tmp_path / f"Maps_Mtot_IllustrisTNG_{name}_z=0.00.npy")
+    write_table(tmp_path, "six.txt", files.camels_table(3))
+    write_table(tmp_path, "seven.txt", files.camels_table(3), "# Omega_m sigma_8 A B C D seed")
+    npy(tmp_path, (FIELD > 1).astype(np.uint8), "mask.npy")
+    npy(tmp_path, np.full((8, 8, 8), 2.5), "constant.npy")
+    with h5py.File(tmp_path / "packed.h5", "w") as handle:
+        for name, attributes in {
+            "fill": {"_FillValue": 7},
+            "scale": {"scale_factor": 0.0},
+            "whole": {"scale_factor": 2.0},
+            "group/inner": {},
+        }.items():
+            handle[name] = np.arange(8, 520, dtype=np.int16).reshape(8, 8, 8)
+            handle[name].attrs.update(attributes)
+        handle["fill"][1, 2, 3] = 7
+    paths = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in words]
+    options = [] if "Maps" in words[0] else ["--box-size", "100 Mpc/h", "--redshift", "0"]
+    assert main(["convert", *paths, "--out", str(tmp_path / "slices.h5"), *options]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    # A refusal is not wrapped into another one.
+    assert not re.search("Traceback|cannot be read", said)
+    assert said.strip().count("\n") == 0
+    assert not (tmp_path / "slices.h5").exists()
