@@ -25,6 +25,8 @@ _MOST_EMPTY = ((128, 0.01), (64, 0.03), (32, 0.1), (16, 0.25))
 _WIDEST_GAP, _RANDOM_GAPS, _LATTICE_GAPS = 0.01, 8.0, 2.0
 # Of fewer particles it is not known whether they fill the box.
 _LEAST_TO_WRAP = 512
+# Particles at the ends of their reach over those farther in: at most so many where they drifted there, evenly 0.14.
+_FEWER_OUTSIDE = 0.5
 # Positions may reach over so much of the box more than its side before they are wrapped.
 MOST_EXTENT = 1.1
 
@@ -143,24 +145,25 @@ class Coverage:
     def may_be_wrapped(self) -> bool:
         """Return whether positions outside lie there for another origin or by drift, and not in a larger box.
 
-        Particles that drifted out of a periodic box on one side are missing on the other, so both ends together hold
-        what one stretch inside does. Both ends of a larger box hold twice as much.
+        Particles that drifted out of a periodic box get fewer towards the ends of their reach; in a larger box there
+        are as many at its ends as farther in. Where positions reach over no more than the box, none would be counted
+        on top of others.
         """
         if self.n_particles < _LEAST_TO_WRAP:
             return False
-        for axis in range(3):
-            width = int(np.ceil(((self.high[axis] - self.low[axis]) / self.box_size - 1) * _BINS))
-            if width <= 1:
-                continue
-            first = int(np.floor(self.low[axis] * (_BINS / self.box_size))) + _BINS
-            behind = int(np.floor(self.high[axis] * (_BINS / self.box_size))) + _BINS + 1
-            counts = self._along[axis]
-            ends = counts[first : first + width].sum() + counts[behind - width : behind].sum()
-            inside = counts[first + width : first + 2 * width].sum() + counts[behind - 2 * width : behind - width].sum()
-            # One stretch inside holds half of these two; with few particles there the difference is not seen.
-            if ends > 0.75 * inside or inside - ends < 4 * np.sqrt(inside):
-                return False
-        return True
+        beyond = ((self.high - self.low) / self.box_size - 1) * _BINS
+        if beyond.max() <= 1:
+            return True
+        outer = inner = 0
+        for axis in np.flatnonzero(beyond > 1):
+            # A quarter of what both ends share, and the last quarter of it.
+            width = int(np.ceil(beyond[axis] / 4))
+            first, last = (int(np.floor(end[axis] * (_BINS / self.box_size))) + _BINS for end in (self.low, self.high))
+            for counts in (self._along[axis][first:], self._along[axis][last::-1]):
+                outer += int(counts[:width].sum())
+                inner += int(counts[3 * width : 4 * width].sum())
+        # With few particles there the difference is not seen.
+        return outer < _FEWER_OUTSIDE * inner and inner - outer > 4 * inner**0.5
 
     def _wrapped(self) -> np.ndarray:
         return self._along.reshape(3, 3, _BINS).sum(axis=1)

@@ -252,6 +252,16 @@ def test_all_matter_of_a_run_with_gas(tmp_path: Path, capsys: pytest.CaptureFixt
         cut(path, tmp_path / "stars.h5", particle_type=4)
 
 
+def test_black_holes_of_swift_have_dynamical_masses(tmp_path: Path):
+    dark, holes = uniform(3000), uniform(100, seed=1)
+    write_types(tmp_path / "snap.hdf5", {1: (dark, 1.0), 5: (holes, None)})
+    with h5py.File(tmp_path / "snap.hdf5", "r+") as handle:
+        handle["PartType5/DynamicalMasses"] = np.full(100, HEAVY)
+    expected = density(np.concatenate([dark, holes]), np.r_[np.ones(3000), np.full(100, HEAVY)])
+    found = cut(tmp_path / "snap.hdf5", tmp_path / "out.h5", types="all-matter")
+    np.testing.assert_allclose(found, expected, rtol=FLOAT32_TOLERANCE)
+
+
 def test_all_matter_of_swift(tmp_path: Path):
     positions, masses = uniform(4000), np.random.default_rng(5).uniform(1, 3, 4000).astype(np.float32)
     order = write_swift(tmp_path / "snap.hdf5", positions, n_files=3, masses=masses)
@@ -299,6 +309,7 @@ MOVED = {
     "0.1% outside": lambda: drifted(20_000, 0.002 * BOX),
     "0.9% outside": lambda: drifted(20_000, 0.018 * BOX),
     "many particles": lambda: drifted(600_000, 0.009 * BOX),
+    "far": lambda: drifted(20_000, 0.045 * BOX),
 }
 
 
