@@ -7,7 +7,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
@@ -427,7 +427,7 @@ def read_numbers(stream: BinaryIO, dtype: np.dtype, n: int, path: Path) -> np.nd
 
 
 def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example: str) -> list[Path]:
-    """Return all files of a snapshot, given any one of them.
+    """Return all files of a snapshot, given any one of them, or a link to it.
 
     Parameters
     ----------
@@ -447,12 +447,17 @@ def sibling_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example
     """
     if n_files <= 1:
         return [path]
+    if path.is_symlink() and pattern.fullmatch(path.name):
+        # Where all files are linked, what they lead to may have any names.
+        with suppress(UserError):
+            return _numbered_files(path, n_files, pattern=pattern, example=example)
+    # A link to one file stands for all of them.
+    path = path.resolve() if path.is_symlink() else path
+    return _numbered_files(path, n_files, pattern=pattern, example=example)
+
+
+def _numbered_files(path: Path, n_files: int, *, pattern: re.Pattern[str], example: str) -> list[Path]:
     match = pattern.fullmatch(path.name)
-    target = path.resolve()
-    beside = pattern.fullmatch(target.name)
-    if path.is_symlink() and beside and not (match and path.with_name(f"{match[1]}{n_files - 1}{match[2]}").is_file()):
-        # Only one of the files is linked: the others lie beside that which the link leads to.
-        path, match = target, beside
     if match is None:
         raise UserError(
             f"{path}: is one of {n_files} files of a snapshot, but its name carries no number such as "

@@ -25,6 +25,7 @@ from data_tools.snapshots.gadget_family import (
     total_particles,
 )
 from data_tools.snapshots.header import (
+    TYPE_NAMES,
     Options,
     SnapshotHeader,
     known_cosmology,
@@ -47,7 +48,7 @@ class SwiftSnapshot(AbstractFamilySnapshot):
         with open_hdf5(path) as handle:
             header = require_header(handle, path)
             parameters, units = attributes(handle, "Cosmology", path), attributes(handle, "Units", path)
-            parts = _parts(handle, f"PartType{options.particle_type}/Coordinates", path)
+            parts = _parts(handle, path)
         self._remember(header, path, options.particle_type)
         if number(parameters, "Cosmological run", path) == 0:
             raise UserError(f"{path}: is no cosmological run, so it has no comoving box and no redshift")
@@ -153,13 +154,19 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _parts(handle: h5py.File, name: str, path: Path) -> list[Path]:
-    """Return the files behind a virtual snapshot; none for a real one."""
-    with reading(path, f"/{name}"):
-        data = handle.get(name)
-        if not isinstance(data, h5py.Dataset) or not data.is_virtual:
-            return []
-        parts, missing = missing_sources(data, path)
-    if missing:
-        raise UserError(f"{missing[0]}: no such file; the virtual snapshot {path.name} consists of {len(parts)} files")
-    return parts
+def _parts(handle: h5py.File, path: Path) -> list[Path]:
+    """Return the files behind a virtual snapshot, whichever types they hold; none for a real one."""
+    parts: dict[Path, None] = {}
+    for kind in range(len(TYPE_NAMES)):
+        name = f"PartType{kind}/Coordinates"
+        with reading(path, f"/{name}"):
+            data = handle.get(name)
+            if not isinstance(data, h5py.Dataset) or not data.is_virtual:
+                continue
+            found, missing = missing_sources(data, path)
+        parts |= dict.fromkeys(found)
+        if missing:
+            raise UserError(
+                f"{missing[0]}: no such file; the virtual snapshot {path.name} consists of {len(parts)} files"
+            )
+    return list(parts)

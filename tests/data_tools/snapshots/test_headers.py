@@ -388,6 +388,19 @@ def test_a_file_of_several_may_hold_none_of_the_type(tmp_path: Path, lattice):
     np.testing.assert_allclose(read(tmp_path / "snap.0.hdf5"), lattice * 100, rtol=1e-6)
 
 
+def test_scalings_count_where_the_named_file_holds_no_particles(tmp_path: Path, lattice):
+    for i, part in enumerate((lattice, lattice[:0])):
+        path = tmp_path / f"snap.{i}.hdf5"
+        write_hdf5(path, part * 100, n_total=N, n_files=2, unit_in_cm=MPC)
+        with h5py.File(path, "r+") as handle:
+            if len(part):
+                handle["PartType1/Coordinates"].attrs.update({"a_scaling": 1.0, "h_scaling": 0.0})
+            else:
+                del handle["PartType1"]
+    for name in ("snap.0.hdf5", "snap.1.hdf5"):
+        assert open_snapshot(tmp_path / name).header.box_size == pytest.approx(68.0, rel=1e-12)
+
+
 @pytest.mark.parametrize("name", ["Scale-factor", "ExpansionFactor", "Time"])
 def test_the_scale_factor_says_the_redshift(tmp_path: Path, lattice, name: str):
     write_hdf5(tmp_path / "snap.hdf5", lattice * 100, unit_in_cm=MPC, Redshift=None, **{name: 0.25})

@@ -510,3 +510,25 @@ def test_header_may_announce_any_number_of_files(tmp_path: Path, positions: np.n
     write_binary(tmp_path / "snapshot.0", positions, n_total=N, n_files=2**31 - 1)
     with pytest.raises(UserError, match=r"snapshot\.1: no such file"):
         open_snapshot(tmp_path / "snapshot.0")
+
+
+@pytest.mark.parametrize("name", ["snap.1.hdf5", "latest.hdf5"])
+def test_a_link_to_one_file_stands_for_all(tmp_path: Path, name: str):
+    positions = np.random.default_rng(0).uniform(0, 100, (2, 600, 3)).astype(np.float32)
+    (tmp_path / "data").mkdir()
+    files = [tmp_path / "data" / f"snap.{i}.hdf5" for i in range(2)]
+    for path, part in zip(files, positions, strict=True):
+        write_hdf5(path, part, n_total=1200, n_files=2)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / name
+    link.symlink_to(files[1])
+    np.testing.assert_array_equal(np.concatenate(list(open_snapshot(link).positions())), positions.reshape(-1, 3))
+    files[0].unlink()
+    with pytest.raises(UserError, match=r"data/snap\.0\.hdf5: no such file"):
+        open_snapshot(link)
+    # All files linked, each to a name without a number.
+    for i, part in enumerate(positions):
+        write_hdf5(tmp_path / f"object{'ab'[i]}", part, n_total=1200, n_files=2)
+        (tmp_path / f"snap.{i}.hdf5").symlink_to(tmp_path / f"object{'ab'[i]}")
+    read = np.concatenate(list(open_snapshot(tmp_path / "snap.1.hdf5").positions()))
+    np.testing.assert_array_equal(read, positions.reshape(-1, 3))

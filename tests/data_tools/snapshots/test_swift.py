@@ -147,3 +147,22 @@ def test_neutrinos_are_the_seventh_type(tmp_path: Path, positions: np.ndarray):
     np.testing.assert_allclose(found, positions[order] * H, rtol=1e-12)
     with pytest.raises(UserError, match=r"no dark matter.*--particle-type 6 \(4000 neutrino"):
         open_snapshot(tmp_path / "snap.hdf5")
+
+
+def test_types_of_a_virtual_snapshot_may_lie_in_different_files(tmp_path: Path, positions: np.ndarray):
+    path = tmp_path / "snap_0007.hdf5"
+    write_swift(path, positions, n_files=2)
+    gas = positions[:1500] * 0.99
+    with h5py.File(tmp_path / "snap_0007.1.hdf5", "r+") as handle:
+        handle["PartType0/Coordinates"], handle["PartType0/Masses"] = gas, np.full(1500, 0.2, np.float32)
+    with h5py.File(path, "r+") as handle:
+        for name, shape in (("Coordinates", (1500, 3)), ("Masses", (1500,))):
+            layout = h5py.VirtualLayout(shape, handle[f"PartType1/{name}"].dtype)
+            layout[:] = h5py.VirtualSource("snap_0007.1.hdf5", f"PartType0/{name}", shape)
+            handle.create_virtual_dataset(f"PartType0/{name}", layout)
+    for name, here in (("snap_0007.hdf5", 1500), ("snap_0007.0.hdf5", 0), ("snap_0007.1.hdf5", 1500)):
+        with h5py.File(tmp_path / name, "r+") as handle:
+            for count, n in (("NumPart_ThisFile", here), ("NumPart_Total", 1500)):
+                handle["Header"].attrs[count] = [n, *handle["Header"].attrs[count][1:]]
+    read = np.concatenate(list(open_snapshot(path, types="0,1").positions()))
+    np.testing.assert_allclose(in_order(read), in_order(np.concatenate([gas, positions]) * H), rtol=1e-12)
