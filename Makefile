@@ -16,8 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/cosmogan demo
 
+# A process per core, each with one thread: threads of several processes get into each other's way.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

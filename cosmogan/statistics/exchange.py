@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -93,11 +94,15 @@ def exchange_test(
     return ExchangeTest(auc=float(auc[0]), p=p, n_orders=math.comb(len(sizes), n_mocks), n_drawn=len(orders))
 
 
+@lru_cache(maxsize=4)
 def _orders(n_boxes: int, n_mocks: int, seed: int) -> np.ndarray:
     """Return which boxes are called mocks, shape ``(n_orders, n_mocks)``; the first row is the true one."""
     if math.comb(n_boxes, n_mocks) <= _MOST_ORDERS:
         # In the order of `combinations`, the first is 0, 1, ...: the mocks.
-        return np.array(list(combinations(range(n_boxes), n_mocks)))
-    rng = np.random.default_rng(seed)
-    drawn = np.argsort(rng.random((_MOST_ORDERS - 1, n_boxes)), axis=1)[:, :n_mocks]
-    return np.concatenate([np.arange(n_mocks)[None], drawn])
+        orders = np.array(list(combinations(range(n_boxes), n_mocks)))
+    else:
+        rng = np.random.default_rng(seed)
+        drawn = np.argsort(rng.random((_MOST_ORDERS - 1, n_boxes)), axis=1)[:, :n_mocks]
+        orders = np.concatenate([np.arange(n_mocks)[None], drawn])
+    orders.flags.writeable = False
+    return orders
