@@ -286,7 +286,7 @@ def _record_difference(found: str | None, expected: str) -> str:
     if found is None:
         return "without a record of its parameters"
     old, new = json.loads(found), json.loads(expected)
-    old, new = ({**record, **record.pop("cosmology", {})} for record in (old, new))
+    old, new = (record | record.pop("cosmology", {}) for record in (old, new))
     return ", ".join(f"{k} {old.get(k)} instead of {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k))
 
 
