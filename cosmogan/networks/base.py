@@ -43,6 +43,8 @@ class AbstractGenerator(nn.Module, ABC):
     emits_density = False
     # Particles per pixel of slices that are whole numbers of them before smoothing; None where they are not.
     mean_count: float | None = None
+    # Planes of the latent that come first and are no noise: slabs of a coarse simulation (`GravityStartGenerator`).
+    n_start_planes = 0
     # Sides of the slices that `resized` can make are multiples of this; None where the network makes one size only.
     side_multiple: int | None = None
 
@@ -54,7 +56,12 @@ class AbstractGenerator(nn.Module, ABC):
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of the standard normal numbers that one slice is made of."""
+        """Shape of what one slice is made of: standard normal numbers, behind the planes of a start if it has one."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """`latent_shape` without the planes of a start."""
+        return (self.latent_shape[0] - self.n_start_planes, *self.latent_shape[1:])
 
     @property
     def training_latent_shape(self) -> tuple[int, ...]:
@@ -204,7 +211,10 @@ class AbstractCritic(nn.Module, ABC):
             Metadata of the slices.
         """
 
-    def shown(self, density: Tensor, values: Tensor) -> Tensor:
+    # Whether the critic judges slices beside the starts they were made from, real ones beside those of their phases.
+    pairs = False
+
+    def shown(self, density: Tensor, values: Tensor, start: Tensor | None = None) -> Tensor:
         """Return what the critic sees of whole slices, before patches are cut; by default the network values.
 
         Parameters
@@ -213,6 +223,8 @@ class AbstractCritic(nn.Module, ABC):
             1 + delta, shape ``(n, side, side)``.
         values
             The same as network values.
+        start
+            Network values of their starts, for critics of `pairs`.
 
         Returns
         -------

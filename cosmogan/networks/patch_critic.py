@@ -47,6 +47,10 @@ class PatchCritic(AbstractCritic):
         before smoothing. The critic then sees ``ln(1 + n) - ln(1 + mean_count)`` of these numbers n beside the network
         values: of waves of two pixels, smoothing by one pixel leaves 1% of the amplitude, and what differs there is out
         of its sight. None for the network values alone. The generator must have the same.
+    pairs
+        Whether the critic also sees what a slice adds to the network values of its start, for generators that start
+        from a simulation. Slices of one box scatter by more than what there is to learn; of two with the same start,
+        a real one and a mock, it sees the difference.
 
     Raises
     ------
@@ -68,8 +72,10 @@ class PatchCritic(AbstractCritic):
         n_conditions: int = 0,
         moments: bool = False,
         mean_count: float | None = None,
+        pairs: bool = False,
     ) -> None:
         super().__init__(n_pixels, n_conditions=n_conditions)
+        self.pairs = pairs
         require_positive(where="model.critic", null=True, mean_count=mean_count)
         self.mean_count = mean_count
         # Of the smoothing; set by `prepare`.
@@ -123,17 +129,26 @@ class PatchCritic(AbstractCritic):
             way_out="set mean_count of generator and critic to the particles per pixel, or that of the critic to null",
         )
 
-    def shown(self, density: Tensor, values: Tensor) -> Tensor:
-        """Return the network values, and with `mean_count` the particles that the slices were smoothed from."""
-        if self.mean_count is None:
-            return values
-        counts = self.mean_count * sharpen(density, self.kernel)
-        # No particle comes back as a small number of either sign, and has a gradient all the same.
-        particles = torch.log((1 + counts).clamp_min(0.5)).to(values.dtype) - math.log1p(self.mean_count)
-        return torch.stack([values, particles], 1)
+    @property
+    def n_planes(self) -> int:
+        """Network values, and with them particles and what differs from the start."""
+        return 1 + (self.mean_count is not None) + self.pairs
+
+    def shown(self, density: Tensor, values: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return the network values; beside them the particles that slices were smoothed from, and changes of the start."""
+        planes = [values]
+        if self.mean_count is not None:
+            counts = self.mean_count * sharpen(density, self.kernel)
+            # No particle comes back as a small number of either sign, and has a gradient all the same.
+            particles = torch.log((1 + counts).clamp_min(0.5)).to(values.dtype) - math.log1p(self.mean_count)
+            planes.append(particles)
+        if self.pairs:
+            assert start is not None
+            planes.append(values - start)
+        return torch.stack(planes, 1) if len(planes) > 1 else values
 
     def forward(self, values: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """Return scores ``(n,)`` of network values ``(n, patch, patch)``, or of two planes ``(n, 2, patch, patch)``."""
+        """Return scores ``(n,)`` of network values ``(n, patch, patch)``, or of ``(n, n_planes, patch, patch)``."""
         values = values.reshape(len(values), self.n_planes, *values.shape[-2:])
         maps = self._maps(values, conditions)
         planes = maps[-1]

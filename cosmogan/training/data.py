@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from cosmogan.checks import require_least
 from cosmogan.emulator.conditions import Conditions
+from cosmogan.emulator.starts import N_AXES, BoxStarts, StartMaker, make_boxes
 from cosmogan.errors import UserError
 from cosmogan.seeds import derive_seed
 from cosmogan.slices import SliceMetadata, SliceReader, check_slices
@@ -33,6 +35,8 @@ from cosmogan.training.slice_stores import (
 
 # Slices that fits and measurements look at, as float32: 4096 of 256 x 256 pixels.
 _FITTED_BYTES = 2**30
+# Boxes of random phases that starts are drawn from, at most.
+_RANDOM_BOXES = 32
 # What the state of a data module holds, in words.
 _NAMES = {
     "n_slices": "number of slices",
@@ -47,7 +51,8 @@ class SliceBatch(NamedTuple):
 
     Slots ``first`` to ``first + len(density)`` of ``total`` are these; what is drawn for a slice depends on the seed
     and the slot only, so that two processes of n slices see what one of 2 n sees. Conditions are standardised, shape
-    ``(n, n_conditions)``, or None.
+    ``(n, n_conditions)``, or None. Starts, for generators that have some, are particles per pixel of a slab and its two
+    neighbours, ``(n, 3, side, side)``.
     """
 
     density: Tensor
@@ -55,6 +60,7 @@ class SliceBatch(NamedTuple):
     first: int
     total: int
     conditions: Tensor | None = None
+    starts: Tensor | None = None
 
 
 class StepLoader:
@@ -78,6 +84,10 @@ class StepLoader:
         Number of this process, and of all; together they use every slice once per reshuffle.
     conditions
         Conditions of each slice of the set, shape ``(n, n_conditions)``, if anything.
+    starts
+        Start of each slice of the set or, with ``any_start``, starts of other phases, of which some are drawn.
+    any_start
+        Whether starts are not those of the slices.
     """
 
     def __init__(
@@ -90,7 +100,10 @@ class StepLoader:
         rank: int = 0,
         world_size: int = 1,
         conditions: Tensor | None = None,
+        starts: BoxStarts | None = None,
+        any_start: bool = False,
     ) -> None:
+        self.starts, self.any_start = starts, any_start
         self.slices, self.batch_size, self.steps_per_epoch = slices, batch_size, steps_per_epoch
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.conditions = conditions
@@ -115,7 +128,14 @@ class StepLoader:
         turn, place = np.divmod(step * total + first + np.arange(self.batch_size), n_slices)
         index = np.concatenate([self._order(int(t))[place[turn == t]] for t in np.unique(turn)])
         conditions = None if self.conditions is None else self.conditions[torch.from_numpy(index)]
-        return SliceBatch(self.slices.take(index), derive_seed(self.seed, step), first, total, conditions)
+        density = self.slices.take(index)
+        seed, starts = derive_seed(self.seed, step), None
+        if self.starts is not None:
+            if self.any_start:
+                drawn = np.random.default_rng(derive_seed(seed, 4)).integers(len(self.starts), size=total)
+                index = drawn[first : first + self.batch_size]
+            starts = self.starts.take(index)
+        return SliceBatch(density, seed, first, total, conditions, starts)
 
     def _shuffled(self, turn: int) -> np.ndarray:
         return np.random.default_rng([self.seed, turn]).permutation(len(self.slices))
@@ -158,11 +178,17 @@ class SliceDataModule(L.LightningDataModule):
         background; ``"auto"``: the first of these that has room.
     conditions
         Names of parameters in ``/conditions`` that networks are told, standardised over the training slices.
+    phases
+        Starts, for generators that have some: ``"same"``, each slice beside the start of its own phases, which needs
+        slices of `cosmogan simulate`, whose seeds their file holds; ``"random"``, starts of other phases, for slices of
+        anybody.
     seed
         Seed of order and augmentation.
 
     Attributes
     ----------
+    training_starts, validation_starts
+        Starts of ``training`` and ``validation`` or, of random phases, some; None before `make_starts`.
     training, validation
         1 + delta, shape ``(n, n_pixels, n_pixels)``, to fit and measure with.
     training_label
@@ -188,6 +214,7 @@ class SliceDataModule(L.LightningDataModule):
         augment: bool = True,
         memory: Memory = "auto",
         conditions: list[str] | None = None,
+        phases: Literal["same", "random"] = "same",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -199,25 +226,30 @@ class SliceDataModule(L.LightningDataModule):
                 "realisations that the networks have not trained on"
             )
         self.path, self.batch_size, self.slices_per_epoch = Path(path), batch_size, slices_per_epoch
-        self.augment, self.memory, self.seed = augment, memory, seed
+        self.augment, self.memory, self.phases, self.seed = augment, memory, phases, seed
+        self._starts: BoxStarts | None = None
+        self.training_starts: BoxStarts | None = None
+        self.validation_starts: BoxStarts | None = None
         problems = check_slices(self.path, pixels=False)
         if problems:
             raise UserError(problems[0])
         with SliceReader(self.path) as reader:
             self.metadata: SliceMetadata = reader.metadata
             label = reader.realisation
+            self._axis, self._position, self._provenance = reader.axis, reader.position, reader.provenance
             self._split(np.unique(label), n_validation, n_test)
             self._rows = np.flatnonzero(np.isin(label, self.training_realisations))
             self.conditions = Conditions.measured(reader, conditions, self._rows) if conditions else None
             standardised = self.conditions.standardised(reader.conditions) if self.conditions else None
         self._require_batch(1)
-        self._n_slices = len(label)
+        self._n_slices, self._label = len(label), label
         held_out = np.flatnonzero(np.isin(label, self.validation_realisations))
         most = max(1, _FITTED_BYTES // (4 * self.n_pixels**2))
         fitted = sample(self._rows, label[self._rows], most, seed=seed)
         judged = sample(held_out, label[held_out], most, seed=seed)
         self.training, self.training_label = load(self.path, fitted), label[fitted]
         self.validation = load(self.path, judged)
+        self._fitted, self._judged = fitted, judged
         if not self.training.std() > 0:
             raise UserError(f"{self.path}: all training pixels are equal; expected slices with structure")
         self._conditions, self.training_conditions, self.validation_conditions = (
@@ -234,6 +266,54 @@ class SliceDataModule(L.LightningDataModule):
             )
         self.training_realisations: list[int] = realisations[:n_training].tolist()
         self.validation_realisations: list[int] = realisations[n_training : n_training + n_validation].tolist()
+
+    def make_starts(self, maker: StartMaker) -> None:
+        """Simulate the starts of the slices, or some of other phases; minutes where there are many realisations.
+
+        Raises
+        ------
+        UserError
+            If starts of the same phases are wanted and the file does not say how its slices were simulated, or they were
+            simulated from another grid of phases.
+        """
+        if self.phases == "random":
+            n_boxes = min(len(self.training_realisations), _RANDOM_BOXES)
+            counts = make_boxes(maker, [derive_seed(self.seed, 3, box) for box in range(n_boxes)])
+            self._starts = self.training_starts = self.validation_starts = BoxStarts(counts)
+            return
+        self._require_phases(maker)
+        realisations = [*self.training_realisations, *self.validation_realisations]
+        counts = make_boxes(maker, realisations)
+        box = {realisation: number for number, realisation in enumerate(realisations)}
+        slab = np.rint(self._position / self.metadata.thickness).astype(np.int64) % maker.n_slabs
+
+        def starts(rows: np.ndarray) -> BoxStarts:
+            boxes = [box[realisation] for realisation in self._label[rows].tolist()]
+            return BoxStarts(counts, np.stack([boxes, self._axis[rows].astype(np.int64), slab[rows]], 1))
+
+        self._starts, self.training_starts, self.validation_starts = map(
+            starts, (self._rows, self._fitted, self._judged)
+        )
+
+    def _require_phases(self, maker: StartMaker) -> None:
+        way_out = "set data.phases to random, and model.critic.pairs to false, to learn from any slices"
+        try:
+            found = json.loads(self._provenance["parameters"])
+            particles, box_size = int(found["particles"]), float(found["box_size"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{self.path}: does not say how its slices were simulated, as files of `cosmogan simulate` do, so that "
+                f"starts of the same phases cannot be made; {way_out}"
+            ) from None
+        wanted = maker.parameters
+        if particles != wanted.particles or not math.isclose(box_size, wanted.box_size, rel_tol=1e-6):
+            raise UserError(
+                f"{self.path}: was simulated with {particles}^3 particles in {box_size:g} Mpc/h, and starts of the same "
+                f"phases need as many, not {wanted.particles}^3 in {wanted.box_size:g} Mpc/h; set "
+                f"model.generator.start_particles to {particles}, or {way_out}"
+            )
+        if (self._axis >= N_AXES).any():
+            raise UserError(f"{self.path}: holds slices of no axis, which have no start of the same phases; {way_out}")
 
     def _require_batch(self, world_size: int) -> None:
         if self.batch_size * world_size > self.n_training:
@@ -300,6 +380,8 @@ class SliceDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
             conditions=self._conditions,
+            starts=self._starts,
+            any_start=self.phases == "random",
         )
 
     def val_dataloader(self) -> range:
@@ -337,8 +419,17 @@ class SliceDataModule(L.LightningDataModule):
             return batch
         if not self.augment:
             return batch
-        seed = derive_seed(batch.seed, 1)
-        return batch._replace(density=augment(batch.density, seed=seed, first=batch.first, total=batch.total))
+        seed, place = derive_seed(batch.seed, 1), {"first": batch.first, "total": batch.total}
+        if batch.starts is None or self.phases == "random":
+            return batch._replace(density=augment(batch.density, seed=seed, **place))
+        # Slices and their starts together, and the two sides of a slab at random.
+        planes = augment(torch.cat([batch.density[:, None], batch.starts], 1), seed=seed, **place)
+        generator = torch.Generator().manual_seed(derive_seed(batch.seed, 2))
+        mirrored = torch.randint(2, (batch.total,), generator=generator)[batch.first : batch.first + len(planes)]
+        starts = planes[:, 1:]
+        other = starts[:, [0, 2, 1]]
+        starts = torch.where(to_device(mirrored, starts.device)[:, None, None, None] == 1, other, starts)
+        return batch._replace(density=planes[:, 0], starts=starts)
 
 
 def augment(slices: Tensor, *, seed: int, first: int = 0, total: int | None = None, turn: bool = True) -> Tensor:

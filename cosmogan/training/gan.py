@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from cosmogan.checks import require_least, require_positive
+from cosmogan.emulator.starts import StartMaker
 from cosmogan.errors import UserError
 from cosmogan.losses.base import AbstractObjective
 from cosmogan.losses.feature_matching import feature_matching
 from cosmogan.losses.penalties import AbstractPenalty
 from cosmogan.losses.pins import StatisticPins
 from cosmogan.networks.base import AbstractCritic, AbstractGenerator, count_parameters, full_precision
+from cosmogan.networks.gravity_start import GravityStartGenerator
 from cosmogan.seeds import derive_seed
 from cosmogan.training.data import SliceBatch, SliceDataModule, StepLoader, augment
 from cosmogan.training.ema import update_average
@@ -103,6 +105,9 @@ class CosmoGAN(L.LightningModule):
     compile
         Mode of ``torch.compile`` for both networks, or ``"none"``; ``"reduce-overhead"`` uses CUDA graphs. Gradient
         penalties, which differentiate twice, are computed without.
+    regression
+        Weight of the mean distance of the network values of mocks from those of the slices of the same phases in the
+        generator's loss, for generators that start from a simulation; falls with the learning rate.
     turn_mocks
         Whether mocks are turned by the 8 symmetries of the square before the critic sees them, as slices are. If not,
         it sees where a generator prefers a direction.
@@ -145,6 +150,7 @@ class CosmoGAN(L.LightningModule):
         average_halflife: int = 5_000,
         average_rampup: float | None = None,
         compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none",
+        regression: float = 0.0,
         turn_mocks: bool = True,
         seed: int = 0,
     ) -> None:
@@ -173,6 +179,13 @@ class CosmoGAN(L.LightningModule):
                 f"of {type(generator).__name__} hold {made} of them; take SpectralPriorGenerator with the same "
                 "mean_count, or set that of the critic to null"
             )
+        if (critic.pairs or regression) and not generator.n_start_planes:
+            what = "critic.pairs" if critic.pairs else "regression"
+            raise UserError(
+                f"model.{what}: {type(generator).__name__} starts from noise, so that no slice belongs to its start; set "
+                f"it to {'false' if critic.pairs else '0'} or take GravityStartGenerator"
+            )
+        require_least(0, "", where="model", regression=regression)
         require_least(
             1,
             where="model",
@@ -201,7 +214,7 @@ class CosmoGAN(L.LightningModule):
         self.final_beta2 = betas[1] if final_beta2 is None else final_beta2
         self.n_microbatches, self.max_gradient_norm = n_microbatches, max_gradient_norm
         self.average_halflife, self.average_rampup = average_halflife, average_rampup
-        self.compile_mode, self.turn_mocks = compile, turn_mocks
+        self.compile_mode, self.turn_mocks, self.regression = compile, turn_mocks, regression
         # Counted here and not from global_step, which counts two per batch when there are two optimisers.
         self.n_slices_seen = self.n_steps = self.n_slices_saved = 0
         self._calibrated_at = -1
@@ -230,6 +243,9 @@ class CosmoGAN(L.LightningModule):
                 f"data.conditions names {data.n_conditions} conditions, but the networks take "
                 f"{self.generator.n_conditions}; set n_conditions of generator and critic"
             )
+        if data.phases == "random" and (self.critic.pairs or self.regression):
+            what = "critic.pairs" if self.critic.pairs else "regression"
+            raise UserError(f"model.{what}: compares slices with starts of the same phases, and data.phases is random")
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
         self.conditions = data.conditions.to_list() if data.conditions else []
@@ -243,7 +259,13 @@ class CosmoGAN(L.LightningModule):
             self.transform.fit(training)
             self.generator.prepare(training, transform=self.transform, metadata=data.metadata, seed=self.seed)
             self.critic.prepare(training, metadata=data.metadata)
+            if isinstance(self.generator, GravityStartGenerator):
+                maker = StartMaker(self.generator, data.metadata)
+                maker.tabulate()
+                data.make_starts(maker)
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
+            if isinstance(self.average, GravityStartGenerator):
+                self.average.starts = data.training_starts
             if self.pins is not None:
                 self.pins.to(device)
                 self.pins.prepare(training, transform=self.transform, side=self.generator.training_side)
@@ -262,7 +284,9 @@ class CosmoGAN(L.LightningModule):
         self._set_rates(generator_optimizer, critic_optimizer)
         generator_turn = (step + 1) % self.n_critic_steps == 0
         side = self.critic.patch_pixels
-        real = self.critic.shown(batch.density, self.transform(batch.density))[..., :side, :side]
+        real_values = self.transform(batch.density)
+        beside = self.start_values(batch.starts) if self.critic.pairs and batch.starts is not None else None
+        real = self.critic.shown(batch.density, real_values, beside)[..., :side, :side]
         latents = self._latents(batch, seed)
         parts = [slice(int(p[0]), int(p[-1]) + 1) for p in torch.arange(len(real)).chunk(self.n_microbatches)]
         shares = [(part.stop - part.start) / len(real) for part in parts]
@@ -277,7 +301,7 @@ class CosmoGAN(L.LightningModule):
         critic_optimizer.zero_grad()
         for part, share in zip(parts, shares, strict=True):
             with torch.set_grad_enabled(generator_turn and len(parts) == 1):
-                kept = self._mocks(latents[part], batch, part, seed)
+                kept = self._mocks(latents[part], batch, part, seed, beside)
             critic, fake = self._critic_of(batch, part), kept.seen.detach()
             real_scores, fake_scores = critic(real[part]), critic(fake)
             critic_loss = self.objective.critic_loss(real_scores, fake_scores)
@@ -301,7 +325,7 @@ class CosmoGAN(L.LightningModule):
             self.critic.requires_grad_(False)
             generator_optimizer.zero_grad()
             for part, share in zip(parts, shares, strict=True):
-                mocks = kept if len(parts) == 1 and kept else self._mocks(latents[part], batch, part, seed)
+                mocks = kept if len(parts) == 1 and kept else self._mocks(latents[part], batch, part, seed, beside)
                 critic = self._critic_of(batch, part)
                 fake_scores = critic(mocks.seen)
                 with torch.no_grad():
@@ -312,6 +336,10 @@ class CosmoGAN(L.LightningModule):
                     pinned = self.pins(mocks.density, mocks.values)
                     loss = loss + self._scheduled(self.final_pins) * pinned
                     add("pins", pinned, share)
+                if self.regression:
+                    distance = (mocks.values - real_values[part]).abs().mean()
+                    loss = loss + self.regression * self._scheduled(self.final_lr) * distance
+                    add("regression", distance, share)
                 if self.feature_matching:
                     matched = feature_matching(critic, real[part], mocks.seen)
                     loss = loss + self.feature_matching * matched
@@ -345,16 +373,26 @@ class CosmoGAN(L.LightningModule):
         )
 
     def _latents(self, batch: SliceBatch, seed: int) -> Tensor:
-        """Return the latents of this process's slices, each drawn with its own seed, on the device."""
+        """Return the latents of this process's slices, on the device: noise drawn with its own seed, behind the start."""
         random = torch.Generator(self.device)
         latents = torch.empty(len(batch.density), *self.generator.training_latent_shape, device=self.device)
+        n_start = self.generator.n_start_planes
+        if n_start:
+            assert batch.starts is not None
+            latents[:, :n_start] = batch.starts
         for slot, latent in enumerate(latents, start=batch.first):
             # Seeds have 63 bits.
             random.manual_seed((seed + slot) % 2**63)
-            latent.normal_(generator=random)
+            latent[n_start:].normal_(generator=random)
         return latents
 
-    def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int) -> Mocks:
+    def start_values(self, starts: Tensor) -> Tensor:
+        """Return the network values of starts ``(n, 3, side, side)``, shape ``(n, side, side)``."""
+        assert isinstance(self.generator, GravityStartGenerator)
+        with full_precision(self.device.type):
+            return self.transform(self.generator.start_density(starts))
+
+    def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int, beside: Tensor | None) -> Mocks:
         """Return the mocks of one part of a batch."""
         made = self.generator(latent, None if batch.conditions is None else batch.conditions[part])
         with full_precision(self.device.type):
@@ -366,6 +404,10 @@ class CosmoGAN(L.LightningModule):
             # A periodic field has no preferred origin: roll it before the critic's patch is cut.
             side = self.critic.patch_pixels
             place = {"first": batch.first + part.start, "total": batch.total}
+            if beside is not None:
+                # In the place and orientation of the real one.
+                shown = self.critic.shown(density, values, beside[part])
+                return Mocks(density, values, shown[..., :side, :side])
             shown = self.critic.shown(density, values)
             seen = augment(shown, seed=derive_seed(seed, 1), turn=self.turn_mocks, **place)[..., :side, :side]
         return Mocks(density, values, seen)

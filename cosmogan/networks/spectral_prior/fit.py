@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cosmogan.networks.field import log_quantiles, mean_power
 from cosmogan.networks.particles import RARE, log_density_table, whole_counts
-from cosmogan.statistics.power_spectrum import RadialBins, power_spectrum
 from cosmogan.transforms import AbstractTransform, thin
 
 if TYPE_CHECKING:
     from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 
 _ITERATIONS = 32
-# 1 + delta below which pixels are not told apart.
-_LEAST_DENSITY = 1e-6
 
 
 def fit_prior(
@@ -47,10 +45,7 @@ def fit_prior(
         If the generator rounds to particles and the slices hold no whole numbers of them.
     """
     bins, thinned = generator.bins(density.device), thin(density)
-    # Target: the spectrum and the quantiles of the training slices.
-    generator.target_power.copy_(_mean_power(density, bins))
-    generator.target_log_quantiles.copy_(_log_quantiles(thinned, torch.special.ndtr(generator.normal.double())))
-    generator.target_pixels.fill_(thinned.numel())
+    generator.take_targets(density)
     # Where most of a rounding is not chance, particles per pixel are known and need no iteration.
     counted = generator.mean_count if generator.rounding < 1 else None
     if counted is not None:
@@ -60,7 +55,7 @@ def fit_prior(
         generator.log_field.copy_(table)
     else:
         generator.log_field.copy_(generator.target_log_quantiles)
-    generator.set_prior(torch.log(_mean_power(transform(thinned), bins).clamp_min(1e-30)))
+    generator.set_prior(torch.log(mean_power(transform(thinned), bins).clamp_min(1e-30)))
     random = torch.Generator(density.device).manual_seed(seed)
     for iteration in range(_ITERATIONS):
         noise = torch.randn(n_maps, *generator.latent_shape, generator=random, device=density.device)
@@ -68,14 +63,14 @@ def fit_prior(
         mocks = generator.to_density(generator.color(noise[:, 0]), noise[:, 2:])
         if counted is None:
             _correct_pixels(generator, mocks, damping=damping)
-        missing = torch.log(generator.target_power / _mean_power(mocks, bins))
+        missing = torch.log(generator.target_power / mean_power(mocks, bins))
         generator.set_prior(generator.log_power + damping * missing.clamp(-3, 3))
 
 
 def _correct_pixels(generator: SpectralPriorGenerator, mocks: Tensor, *, damping: float) -> None:
     """Move the point transform against the deviation of the pixels of mocks from the target."""
     probability = torch.special.ndtr(generator.normal.double())
-    missing = generator.target_log_quantiles - _log_quantiles(mocks, probability)
+    missing = generator.target_log_quantiles - log_quantiles(mocks, probability)
     # Quantiles that hardly a pixel lies beyond are biased; the table moves there as at the last one known.
     n_pixels = min(int(generator.target_pixels), mocks.numel())
     beyond = torch.minimum(probability, 1 - probability)
@@ -86,14 +81,6 @@ def _correct_pixels(generator: SpectralPriorGenerator, mocks: Tensor, *, damping
     generator.log_field -= torch.log(mocks.double().mean()).float()
 
 
-def _mean_power(fields: Tensor, bins: RadialBins) -> Tensor:
-    """Return the mean P(k) of fields ``(n, side, side)`` in units of the pixel area, shape ``(n_bins,)``."""
-    total = torch.zeros(bins.n_bins, dtype=torch.float64, device=fields.device)
-    for block in fields.split(128):
-        total += power_spectrum(block - 1, bins.n_pixels, bins=bins).sum(0)
-    return total / len(fields)
-
-
 def _monotone(table: Tensor) -> Tensor:
     """Return an increasing table next to ``(n,)``: the mean of the bounds from either side.
 
@@ -102,12 +89,3 @@ def _monotone(table: Tensor) -> Tensor:
     from_left = torch.cummax(table, 0).values
     from_right = torch.cummin(table.flip(0), 0).values.flip(0)
     return 0.5 * (from_left + from_right)
-
-
-def _log_quantiles(density: Tensor, probability: Tensor) -> Tensor:
-    pixels = density.flatten().sort().values
-    rank = (probability * (len(pixels) - 1)).clamp(0, len(pixels) - 1)
-    below = rank.long().clamp(max=len(pixels) - 2)
-    return torch.log(
-        torch.lerp(pixels[below].double(), pixels[below + 1].double(), rank - below).clamp_min(_LEAST_DENSITY)
-    )

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cosmogan.checks import require_least
 from cosmogan.files import replaced
+from cosmogan.emulator.starts import BoxStarts
 from cosmogan.networks.base import full_precision
 from cosmogan.statistics.cross_spectrum import are_alike
 from cosmogan.statistics.two_sample import area_under_curve
@@ -297,19 +298,21 @@ class Alarms(L.Callback):
                 # Not compiled again for another mode.
                 return module.critic.forward(values[..., :side, :side], told)[:, None]
 
-        def shown(density: Tensor) -> Tensor:
-            return module.critic.shown(density, module.transform(density))
+        def shown(density: Tensor, starts: Tensor | None) -> Tensor:
+            beside = module.start_values(starts) if starts is not None else None
+            return module.critic.shown(density, module.transform(density), beside)
 
         def turned(values: Tensor, numbers: Sequence[int], turn: bool) -> Tensor:
             return augment(values, seed=_SEED, first=numbers[0], total=self.n_scored, turn=turn)
 
-        def score_real(density: Tensor, conditions: Tensor | None) -> np.ndarray:
+        def score_real(density: Tensor, conditions: Tensor | None, starts: BoxStarts | None) -> np.ndarray:
             # Neighbours in a file resemble each other, batches of the training do not.
             order = torch.from_numpy(np.random.default_rng(_SEED).permutation(len(density))[: self.n_scored])
 
             def measure(numbers: Sequence[int]) -> Tensor:
                 some = order[numbers[0] : numbers[-1] + 1]
-                values = shown(density[some].to(module.device))
+                start = starts.take(some.numpy()).to(module.device) if module.critic.pairs and starts else None
+                values = shown(density[some].to(module.device), start)
                 seen = turned(values, numbers, True) if data.augment else values
                 return score(seen, None if conditions is None else conditions[some])
 
@@ -319,13 +322,15 @@ class Alarms(L.Callback):
             density = validation.make_mocks(module, data, numbers)
             conditions = data.validation_conditions
             told = None if conditions is None else conditions[torch.tensor(numbers) % len(conditions)]
-            return score(turned(shown(density), numbers, module.turn_mocks), told)
+            start = validation.mock_starts(data, numbers) if module.critic.pairs else None
+            seen = shown(density, None if start is None else start.to(module.device))
+            return score(turned(seen, numbers, module.turn_mocks), told)
 
         def measure_scores(n_slices: int, measure: Any) -> np.ndarray:
             return measure_shared(trainer, n_slices, 1, measure, block=data.batch_size, device=module.device)[:, 0]
 
         return {
-            "training": score_real(data.training, data.training_conditions),
-            "held_out": score_real(data.validation, data.validation_conditions),
+            "training": score_real(data.training, data.training_conditions, data.training_starts),
+            "held_out": score_real(data.validation, data.validation_conditions, data.validation_starts),
             "mocks": measure_scores(min(self.n_scored, validation.n_mocks), score_mocks),
         }

@@ -119,7 +119,9 @@ class PhysicsValidation(L.Callback):
 
     def make_mocks(self, module: CosmoGAN, data: SliceDataModule, numbers: Sequence[int]) -> Tensor:
         """Return 1 + delta of the mocks with these numbers, shape ``(len(numbers), n_pixels, n_pixels)``."""
-        latent = torch.from_numpy(latents(numbers, module.average.latent_shape, seed=_SEED)).to(module.device)
+        latent = torch.from_numpy(latents(numbers, module.average.noise_shape, seed=_SEED)).to(module.device)
+        if (starts := self.mock_starts(data, numbers)) is not None:
+            latent = torch.cat([starts.to(module.device), latent], 1)
         conditions = None
         if module.average.n_conditions and data.validation_conditions is not None:
             # Of one held-out slice after the other, so that means can be compared.
@@ -128,6 +130,15 @@ class PhysicsValidation(L.Callback):
         with full_precision(module.device.type):
             made = module.average(latent, conditions)
             return made if module.average.emits_density else module.transform.inverse(made)
+
+    @staticmethod
+    def mock_starts(data: SliceDataModule, numbers: Sequence[int]) -> Tensor | None:
+        """Return what these mocks start from, ``(len(numbers), 3, side, side)``: slabs in a random order; else None."""
+        starts = data.validation_starts
+        if starts is None:
+            return None
+        order = np.random.default_rng(_SEED).permutation(len(starts))
+        return starts.take(order[np.array(numbers) % len(starts)])
 
     def _measure_data(self, trainer: L.Trainer, data: SliceDataModule, device: torch.device) -> None:
         """Measure the held-out slices, and how far the mean of as many realisations scatters."""

@@ -13,7 +13,7 @@ from cosmogan.networks.convolution import CircularConvolution, doubled, with_mar
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.smoothing import gaussian_kernel, sharpen, smooth
-from cosmogan.networks.spectral_prior import unet
+from cosmogan.networks import unet
 from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum

@@ -1,4 +1,4 @@
-"""The U-Net that corrects the spectral prior: periodic, with as little regard for its grid as strides allow."""
+"""The U-Net that corrects a start: periodic, with as little regard for its grid as strides allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COARSENING = 8
 
 
 class UNet(nn.Module):
-    """Correction to the prior field; zero at the start.
+    """Correction to what it is shown; zero before training.
 
     Two layers at full resolution, the same for all pixels, make the correction. What comes from below may still differ
     between the pixels of a cell: waves of two pixels can have ten times the power of slices at 70 Mpc/h.
@@ -26,12 +26,14 @@ class UNet(nn.Module):
         Channels at half resolution; twice as many below, half as many above.
     n_conditions
         Conditions per slice.
+    n_planes
+        Planes of pixels that it is shown.
     """
 
-    def __init__(self, width: int, n_conditions: int) -> None:
+    def __init__(self, width: int, n_conditions: int, n_planes: int = 2) -> None:
         super().__init__()
         self.conditioning = Conditioning(n_conditions, width)
-        self.enter = CircularConvolution(8, width)
+        self.enter = CircularConvolution(4 * n_planes, width)
         self.block1 = _ResidualBlock(width)
         self.down1 = _halving(width, 2 * width)
         self.block2 = _ResidualBlock(2 * width)
@@ -41,15 +43,14 @@ class UNet(nn.Module):
         self.up1 = CircularConvolution(3 * width, width)
         self.block4 = _ResidualBlock(width)
         self.narrow = CircularConvolution(width, width // 2)
-        self.join = CircularConvolution(width // 2 + 2, width // 2)
+        self.join = CircularConvolution(width // 2 + n_planes, width // 2)
         self.leave = CircularConvolution(width // 2, 1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, prior: Tensor, noise: Tensor, conditions: Tensor | None) -> Tensor:
-        """Return the correction, ``(n, side, side)``, to a prior field from noise of the same shape."""
-        planes = torch.stack([prior, noise], 1)
+    def forward(self, planes: Tensor, conditions: Tensor | None) -> Tensor:
+        """Return the correction, ``(n, side, side)``, of planes ``(n, n_planes, side, side)``."""
         fine = self.enter(functional.pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))
         fine = self.block1(functional.silu(self.conditioning(fine, conditions)))
         middle = self.block2(functional.silu(self.down1(fine)))

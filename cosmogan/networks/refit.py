@@ -1,4 +1,4 @@
-"""Refit of the spectral prior: field filter, and point transform, from what the mocks of the trained network lack.
+"""Refit of a trained generator: field filter, and point transform, from what its mocks lack.
 
 The network's fields do not depend on either, so they are computed once; to see what other tables would give then takes
 no network, and a derivative in every entry of the tables can be afforded.
@@ -19,13 +19,13 @@ from cosmogan.statistics.power_spectrum import power_spectrum
 from cosmogan.transforms import interpolate
 
 if TYPE_CHECKING:
-    from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
+    from cosmogan.networks.field import AbstractFieldGenerator
 
 # Pixels, and least number, of the mocks that derivatives are taken on. Their noise is the same on both sides of a
 # difference, but 32 mocks of 70 Mpc/h (one slice in a hundred has an eighth of all power) led the steps astray.
 _DERIVATIVE_PIXELS, _DERIVATIVE_MAPS = 2**21, 256
-# Knots of the changes: of the point transform over normal values, of the filter over ln k up to Nyquist.
-_TABLE_REACH, _N_TABLE, _N_FILTER = 4.3, 24, 24
+# Knots of the filter's changes, over ln k up to Nyquist; those of the point transform's are the generator's.
+_N_FILTER = 24
 # Step of the differences, and how large a change of ln of table and filter is expected to be.
 _DIFFERENCE, _EXPECTED = 0.05, 0.3
 # Bins of the pixel distribution per decade, and shares of pixels below and above which it is not fitted. What tables
@@ -50,7 +50,7 @@ class _Maps(NamedTuple):
         return _Maps(self.fields[:n_batches], self.rounding[:n_batches])
 
 
-class SpectralRefit:
+class Refit:
     """A least-squares fit of ln P(k) and ln of the pixel distribution of mocks to those of the training slices.
 
     Parameters
@@ -65,30 +65,30 @@ class SpectralRefit:
         Fit P(k) alone, by the filter, and leave the point transform as it is.
     """
 
-    def __init__(self, generator: SpectralPriorGenerator, *, n_maps: int, seed: int, power_only: bool = False) -> None:
+    def __init__(self, generator: AbstractFieldGenerator, *, n_maps: int, seed: int, power_only: bool = False) -> None:
         self.generator = generator
-        self.n_table = 0 if power_only else _N_TABLE
+        knots = generator.refit_knots
+        self.n_table = 0 if power_only else len(knots)
         fields, rounding = [], []
         for latent, conditions in tqdm(generator.drawn(n_maps, seed=seed), unit="batch", desc="refit", disable=None):
             fields.append(generator.corrected_in_pieces(latent, conditions))
-            rounding.append(latent[:, 2:].clone())
+            rounding.append(generator.rounding_noise(latent).clone())
         self.maps = _Maps(fields, rounding)
         side = generator.n_pixels
         self.few = self.maps.first(-(-max(_DERIVATIVE_MAPS, _DERIVATIVE_PIXELS // side**2) // len(fields[0])))
         self.bins = generator.bins(fields[0].device)
         self.fitted = self.bins.centres / side <= 0.5
-        self.start = generator.log_field.clone(), generator.field_log_power.clone()
-        normal = generator.normal.double()
-        self.table = _hats(normal, torch.linspace(-_TABLE_REACH, _TABLE_REACH, _N_TABLE, dtype=torch.float64))
+        self.start = generator.point_table.clone(), generator.field_log_power.clone()
+        self.table = _hats(generator.point_places.double(), knots)
         knots = torch.linspace(math.log(1 / side), math.log(0.5), _N_FILTER, dtype=torch.float64)
         self.filter = _hats(torch.log(generator.prior_wavenumber.double().clamp_min(1e-9)), knots)
         # Target: share of the pixels in equal bins of ln(1 + delta), those that hold any.
-        probability, quantiles = torch.special.ndtr(normal), generator.target_log_quantiles
+        probability, quantiles = generator.target_probability, generator.target_log_quantiles
         known = quantiles[(probability > _LOWEST_SHARE) & (1 - probability > _HIGHEST_SHARE)]
         n_bins = max(1, round(float(known[-1] - known[0]) * _BINS_PER_DECADE / math.log(10)))
         edges = np.linspace(float(known[0]), float(known[-1]), n_bins + 1)
         shares = np.diff(np.interp(edges, quantiles.cpu().numpy(), probability.cpu().numpy()))
-        self.edges, self.shares = (torch.from_numpy(each).to(normal.device) for each in (edges, shares))
+        self.edges, self.shares = (torch.from_numpy(each).to(probability.device) for each in (edges, shares))
         # Bins of the pixel distribution that are fitted.
         self.held = self.shares * n_maps * side**2 > _LEAST_PIXELS
         if power_only:
@@ -140,7 +140,7 @@ class SpectralRefit:
         entries = torch.from_numpy(change).to(self.edges)
         # Increasing, whatever is tried.
         transform = table + (self.table[:, : self.n_table] @ entries[: self.n_table]).to(table)
-        self.generator.log_field.copy_(torch.cummax(transform, 0).values)
+        self.generator.point_table.copy_(torch.cummax(transform, 0).values)
         self.generator.field_log_power.copy_(filtered + (self.filter @ entries[self.n_table :]).to(filtered))
 
     def _filtered(self, maps: _Maps) -> list[Tensor]:
