@@ -42,6 +42,8 @@ def emulator_facts(emulator: Emulator) -> dict[str, str]:
         "generator": f"{type(generator).__name__}, {count_parameters(generator, trainable=False):,} parameters",
         "training": ", ".join(trained) or "unknown",
     }
+    if emulator.boxes is not None:
+        facts["start"] = f"{emulator.provenance['start']}; {emulator.boxes.per_box} slices of a box"
     if emulator.warning:
         facts["beware"] = emulator.warning
     return facts

@@ -35,12 +35,14 @@ from cosmogan.emulator.requests import (
     require_room,
 )
 from cosmogan.emulator.resizing import require_memory, resized_metadata, untrusted
+from cosmogan.emulator.starts import MockBoxes, StartMaker
 from cosmogan.errors import UserError
 from cosmogan.files import file_sha256
 from cosmogan.machine.devices import choose_device
 from cosmogan.machine.threads import map_in_order
 from cosmogan.networks.base import AbstractGenerator, cached_slices
-from cosmogan.slices import SliceMetadata
+from cosmogan.networks.gravity_start import GravityStartGenerator
+from cosmogan.slices import SliceMetadata, SliceReader
 from cosmogan.transforms import AbstractTransform
 
 __all__ = ["Emulator", "MockBatch", "find_emulator", "latents", "shipped_emulators"]
@@ -74,6 +76,8 @@ class Emulator:
         ``"float32"`` or ``"bfloat16"``, as given to `load`.
     given_conditions
         Conditions that `given` has set.
+    boxes
+        Simulations that slices are made of, one box after the other; None for networks that start from noise.
 
     Examples
     --------
@@ -97,6 +101,10 @@ class Emulator:
         self.precision = "float32"
         self.given_conditions: dict[str, float] = {}
         self._told: Tensor | None = None
+        # Simulations that slices start from, for networks that start from some.
+        self.boxes: MockBoxes | None = None
+        if isinstance(self.generator, GravityStartGenerator):
+            self.boxes = MockBoxes(StartMaker(self.generator, metadata))
 
     @classmethod
     def load(
@@ -260,6 +268,79 @@ class Emulator:
         other.given_conditions, other._told = dict(conditions), told.to(self.device)
         return other
 
+    def spread(self, slices_per_box: int) -> Emulator:
+        """Return an emulator that takes so many slices of each box, spread over it, for networks that start from boxes.
+
+        Slices of one box are cuts of one volume, as those of a simulation are: neighbours resemble each other, and all
+        share its longest waves. Few of each box are nearly independent, and cost the simulation of more boxes.
+
+        Parameters
+        ----------
+        slices_per_box
+            From 1 to the slabs of a box along three axes, which is what `load` sets.
+
+        Raises
+        ------
+        UserError
+            If the network starts from noise, or a box has not so many slices.
+        """
+        if self.boxes is None:
+            raise UserError("slices_per_box: the slices of this emulator start from noise and are independent already")
+        other = copy.copy(self)
+        other.boxes = MockBoxes(self.boxes.maker, slices_per_box, self.boxes.seeds)
+        return other
+
+    def like(self, simulations: str | Path) -> Emulator:
+        """Return an emulator of the very boxes of a slice file, for networks that start from boxes.
+
+        Slice i is then the mock of slice i of the file, whatever the seed, where the file holds all slabs of each
+        realisation in order, as `cosmogan simulate` writes them; the seed only draws what the start leaves open.
+
+        Parameters
+        ----------
+        simulations
+            Slice file of `cosmogan simulate`, with the particles, box and slabs of the emulator's training.
+
+        Raises
+        ------
+        UserError
+            If the network starts from noise, the file has not those phases or other pixels.
+        """
+        path = Path(simulations)
+        if self.boxes is None:
+            raise UserError(f"{path}: this emulator starts from noise, which no simulation has")
+        maker = self.boxes.maker
+        with SliceReader(path) as reader:
+            maker.require_phases(path, reader.provenance, "simulate such ones, or leave this out")
+            meta = reader.metadata
+            if (meta.n_pixels, round(meta.box_size / meta.thickness)) != (maker.n_pixels, maker.n_slabs):
+                raise UserError(
+                    f"{path}: holds slices of {meta.n_pixels} pixels, {meta.thickness:g} Mpc/h thick; the emulator "
+                    f"makes {maker.n_pixels} pixels, {self.metadata.thickness:g} Mpc/h thick"
+                )
+            order = np.sort(np.unique(reader.realisation, return_index=True)[1])
+            seeds = tuple(reader.realisation[order].tolist())
+            box, axis, slab = MockBoxes(maker, seeds=seeds).places(range(len(seeds) * maker.n_per_box)).T
+            found = reader.realisation, reader.axis, np.rint(reader.position / meta.thickness)
+            wanted = np.array(seeds)[box], axis, slab
+            if reader.n_slices != len(box) or not all(map(np.array_equal, found, wanted)):
+                raise UserError(
+                    f"{path}: does not hold all {maker.n_per_box} slabs of each realisation in the order in which "
+                    "`cosmogan simulate` writes them"
+                )
+        other = copy.copy(self)
+        other.boxes = MockBoxes(maker, self.boxes.per_box, seeds)
+        return other
+
+    def labels(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return box, axis and position (Mpc/h) of slices with these numbers; None where they are cut from no box."""
+        if self.boxes is None:
+            return None
+        box, axis, slab = self.boxes.places(numbers).T
+        if self.boxes.seeds is not None:
+            box = np.array(self.boxes.seeds)[box]
+        return box, axis, slab * self.metadata.thickness
+
     @property
     def conditions(self) -> Conditions:
         """Parameters that its slices depend on and their ranges; mostly none."""
@@ -280,6 +361,12 @@ class Emulator:
             known["emulator_sha256"] = self._file_sha256
         if self.precision != "float32":
             known["precision"] = self.precision
+        if self.boxes is not None:
+            start = self.boxes.maker.parameters
+            known["slices_per_box"] = self.boxes.per_box
+            if self.boxes.seeds is not None:
+                known["like_seeds"] = ",".join(map(str, self.boxes.seeds))
+            known["start"] = f"COLA, {start.particles}^3 particles, mesh {start.mesh}^3, {start.steps} steps"
         if self.warning:
             known["trained_box_size"] = self.trained_metadata.box_size
             known["trained_n_pixels"] = self.trained_metadata.n_pixels
@@ -294,12 +381,12 @@ class Emulator:
 
     @property
     def block_size(self) -> int:
-        """Slices that a CPU computes together: 16, fewer of more than 64 x 64 pixels, 1 from 256 x 256.
+        """Slices that a CPU makes together: those of a box, or 16, fewer of more than 64 x 64 pixels, 1 from 256 x 256.
 
         Matrix products round differently for other numbers of slices, so a slice always shares its block with the same
         others.
         """
-        return cached_slices(self.metadata.n_pixels)
+        return cached_slices(self.metadata.n_pixels) if self.boxes is None else self.boxes.per_box
 
     def sample(
         self,
@@ -343,7 +430,7 @@ class Emulator:
         UserError
             If a number is out of range, ``out`` does not fit or xarray is missing.
         """
-        numbers = numbers_of(n, first, indices)
+        numbers = self._within(numbers_of(n, first, indices))
         require_between("seed", seed, 0, LARGEST_SEED)
         require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         shape = (len(numbers), self.metadata.n_pixels, self.metadata.n_pixels)
@@ -365,7 +452,7 @@ class Emulator:
 
     def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[MockBatch]:
         """Iterate over the slices of `sample` in batches with their numbers and metadata, in bounded memory."""
-        numbers = consecutive(n, first)
+        numbers = self._within(consecutive(n, first))
         blocks = self.blocks(n, seed=seed, first=first, batch_size=batch_size)
 
         def batches() -> Iterator[MockBatch]:
@@ -379,7 +466,7 @@ class Emulator:
 
     def blocks(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[np.ndarray]:
         """Iterate over the slices of `sample` as plain arrays, those of a block at a time."""
-        numbers = consecutive(n, first)
+        numbers = self._within(consecutive(n, first))
         require_between("seed", seed, 0, LARGEST_SEED)
         require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         return (slices.cpu().numpy() for _, slices in self._computed(numbers, seed, batch_size))
@@ -392,9 +479,11 @@ class Emulator:
     def _computed(self, numbers: Sequence[int], seed: int, batch_size: int) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Iterate over places in ``numbers`` and the slices that belong there."""
         if self.device.type != "cpu":
-            for start in range(0, len(numbers), batch_size):
-                chunk = numbers[start : start + batch_size]
-                yield range(start, start + len(chunk)), self._alone(chunk, seed)
+            # A box at a time, where there are some.
+            for places in by_block(numbers, batch_size if self.boxes is None else self.block_size):
+                for start in range(0, len(places), batch_size):
+                    some = places[start : start + batch_size]
+                    yield some, self.density(self._latents([numbers[place] for place in some], seed))
             return
 
         def block(places: Sequence[int]) -> tuple[Sequence[int], Tensor]:
@@ -402,15 +491,32 @@ class Emulator:
 
         yield from map_in_order(block, by_block(numbers, self.block_size))
 
-    def _alone(self, numbers: Sequence[int], seed: int) -> Tensor:
-        return self.density(torch.from_numpy(latents(numbers, self.generator.latent_shape, seed=seed)))
+    def _within(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Refuse slices beyond the boxes that there are."""
+        most = None if self.boxes is None else self.boxes.n_slices
+        if most is not None and (largest := max(numbers, default=0)) >= most:
+            raise UserError(
+                f"n: the simulations to be like have {most:,} slices; expected no more, found {largest + 1:,}"
+            )
+        return numbers
+
+    def _latents(self, numbers: Sequence[int], seed: int) -> Tensor:
+        """Return what slices of one block are made of."""
+        noise = torch.from_numpy(latents(numbers, self.generator.noise_shape, seed=seed))
+        return noise if self.boxes is None else torch.cat([self.boxes.take(numbers, seed), noise], 1)
 
     def _in_block(self, numbers: Sequence[int], seed: int) -> Tensor:
         """Make slices of one block; what the others of the block are made of changes no bit of these."""
-        rows = [number % self.block_size for number in numbers]
-        latent = np.zeros((self.block_size, *self.generator.latent_shape), np.float32)
-        latent[rows] = latents(numbers, self.generator.latent_shape, seed=seed)
-        return self.density(torch.from_numpy(latent))[rows]
+        size = cached_slices(self.metadata.n_pixels)
+        within = [number % self.block_size for number in numbers]
+        made = torch.empty(len(numbers), self.metadata.n_pixels, self.metadata.n_pixels)
+        # In a box several groups are computed together.
+        for places in by_block(within, size):
+            rows = [within[place] % size for place in places]
+            latent = torch.zeros(size, *self.generator.latent_shape)
+            latent[rows] = self._latents([numbers[place] for place in places], seed)
+            made[list(places)] = self.density(latent)[rows]
+        return made
 
     @torch.inference_mode()
     def density(self, latent: Tensor) -> Tensor:

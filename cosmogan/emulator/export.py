@@ -11,7 +11,9 @@ import torch
 
 from cosmogan.emulator.emulator import Emulator
 from cosmogan.emulator.file import SUFFIX, shipped_emulators
+from cosmogan.emulator.starts import BoxStarts, box_seed, make_boxes
 from cosmogan.errors import UserError
+from cosmogan.networks.gravity_start import GravityStartGenerator
 from cosmogan.slices import require_absent
 
 # Far from the seeds that people use.
@@ -83,6 +85,8 @@ def export(
     else:
         emulator = _from_checkpoint(path)
     if refit or refit_power:
+        if emulator.boxes is not None:
+            _give_starts(emulator)
         emulator.generator.refit(seed=_REFIT_SEED, n_mocks=refit_mocks, power_only=refit_power)
         emulator.training["refitted_power" if refit_power else "refitted"] = True
         # Scores of what it was before.
@@ -97,6 +101,16 @@ def export(
         emulator.resized(pixels).to_onnx(onnx, overwrite=overwrite)
         written.append(Path(onnx))
     return written
+
+
+def _give_starts(emulator: Emulator) -> None:
+    """Make the starts of the training realisations, whose P(k) and pixels the mocks are to have."""
+    assert emulator.boxes is not None
+    assert isinstance(emulator.generator, GravityStartGenerator)
+    paired = emulator.training.get("phases") == "same"
+    realisations = emulator.training["realisations"]
+    seeds = realisations if paired else [box_seed(_REFIT_SEED, box) for box in range(len(realisations))]
+    emulator.generator.starts = BoxStarts(make_boxes(emulator.boxes.maker, seeds))
 
 
 def export_checkpoint(checkpoint: str, *, out: str, overwrite: bool = False) -> Path:

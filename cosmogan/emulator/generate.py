@@ -37,12 +37,14 @@ _LARGEST_COUNT = 2**16 - 1
 def generate(
     emulator: str,
     *,
-    n: int,
     out: str,
+    n: int | None = None,
     seed: int = 0,
     pixels: int | None = None,
     box_size: str | None = None,
     conditions: str | None = None,
+    slices_per_box: int | None = None,
+    like: str | None = None,
     quantity: str = "density",
     mean_count: float | None = None,
     dtype: str | None = None,
@@ -64,18 +66,25 @@ def generate(
     ----------
     emulator
         Emulator file, or the name of a shipped one.
-    n
-        Number of slices.
     out
         Slice file to write; with shards, the index of mocks_00000-of-00016.h5 and its like.
+    n
+        Number of slices.
     seed
-        Seed of the mocks, 0 to 2147483647; it is their realisation number.
+        Seed of the mocks, 0 to 2147483647. It is their realisation number, but where slices are cut from boxes, whose
+        numbers these are.
     pixels
         Pixels along a side of larger slices, with pixels of the same size, where the network allows it.
     box_size
         The same as a length with its unit, such as "2000 Mpc".
     conditions
         Parameters of the slices, such as "Omega_m=0.3,sigma_8=0.8", for emulators that were trained with some.
+    slices_per_box
+        Slices taken of each box, spread over it, for emulators that start from simulated boxes; by default all, slab by
+        slab along three axes. Fewer resemble each other less and cost more.
+    like
+        Slice file of `cosmogan simulate`: mocks of those very boxes, slice by slice, for emulators that start from
+        simulated boxes. `cosmogan validate --paired` compares them.
     quantity
         "density", or "counts": Poisson numbers of particles whose mean is the density times --mean-count.
     mean_count
@@ -112,13 +121,21 @@ def generate(
     """
     path = Path(out)
     require_seed(seed)
-    require_least(1, n=n)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected the name of a file to write")
     share, processes, device = _find_share(shards, shard, str(choose_device(device)))
     model = _resized(Emulator.load(emulator, device=device, precision=precision), pixels, box_size)
     if conditions is not None:
         model = model.given(**parse_conditions(conditions))
+    if like is not None:
+        model = model.like(like)
+    if slices_per_box is not None:
+        model = model.spread(slices_per_box)
+    if n is None:
+        n = None if model.boxes is None else model.boxes.n_slices
+        if n is None:
+            raise UserError("-n: expected the number of slices")
+    require_least(1, n=n)
     metadata = _metadata(model.metadata, quantity, mean_count)
     noted = {"command": "cosmogan generate", **model.provenance}
     job: dict[str, str | int | float] = {
@@ -135,6 +152,10 @@ def generate(
         "torch": str(torch.__version__),
     }
     job |= {f"condition {name}": value for name, value in sorted(model.given_conditions.items())}
+    if slices_per_box is not None:
+        job["slices_per_box"] = slices_per_box
+    if model.boxes is not None and model.boxes.seeds is not None:
+        job["like_seeds"] = ",".join(map(str, model.boxes.seeds))
     if mean_count is not None:
         job["mean_count"] = mean_count
     if job["device"] != "cpu":
@@ -157,6 +178,8 @@ def generate(
             "pixels": pixels,
             "box_size": box_size,
             "conditions": conditions,
+            "slices_per_box": slices_per_box,
+            "like": like,
             "quantity": quantity,
             "mean_count": mean_count,
             "dtype": dtype,

@@ -19,7 +19,7 @@ from cosmogan.errors import UserError
 from cosmogan.files import require_room
 from cosmogan.machine.processes import TERMINATED, Termination
 from cosmogan.seeds import COUNTS, slice_stream
-from cosmogan.slices import SliceMetadata, read_provenance, require_absent
+from cosmogan.slices import AXIS_NOT_APPLICABLE, SliceMetadata, read_provenance, require_absent
 from cosmogan.slices.resumable import ResumableWriter
 from cosmogan.slices.shards import Shard, write_index
 
@@ -65,13 +65,17 @@ class MockRun:
             print(f"{path}: is complete already", file=sys.stderr)
             return path
         require_room(path, len(indices) * (self.metadata.n_pixels**2 * np.dtype(str(job["dtype"])).itemsize + _LABEL))
+        labels = self.model.labels(indices)
+        realisation, axis, position = (seed, AXIS_NOT_APPLICABLE, np.nan) if labels is None else labels
         compression = None if job["compression"] == "none" else str(job["compression"])
         with (
             ResumableWriter(
                 path,
                 self.metadata,
                 n_slices=len(indices),
-                realisation=seed,
+                realisation=realisation,
+                axis=axis,
+                position=position,
                 job=job,
                 provenance=self.provenance,
                 dtype=str(job["dtype"]),

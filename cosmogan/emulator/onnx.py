@@ -42,6 +42,11 @@ def write_onnx(emulator: Emulator, path: Path, *, overwrite: bool = False) -> No
         decides now and then.
     """
     require_absent(path, overwrite=overwrite)
+    if emulator.boxes is not None:
+        raise UserError(
+            f"{path}: {type(emulator.generator).__name__} starts from simulations, which no ONNX file can hold; take "
+            "an emulator that starts from noise, such as one of SpectralPriorGenerator"
+        )
     try:
         import onnxruntime
         import onnxscript  # noqa: F401

@@ -5,9 +5,12 @@ Here the network (`GravityStartGenerator`) meets the physics (`data_tools.simula
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,6 +91,36 @@ class StartMaker:
         power = linear_power(self.parameters.cosmology, float(wavenumber[-1]) * (1 + _MARGIN))(wavenumber)
         self._generator.linear_wavenumber.copy_(torch.from_numpy(wavenumber))
         self._generator.linear_power.copy_(torch.from_numpy(power))
+
+    def require_phases(self, path: Path, provenance: Mapping[str, Any], way_out: str) -> None:
+        """Refuse a slice file whose boxes have no start of the same phases.
+
+        Parameters
+        ----------
+        path, provenance
+            File and what it says of its making.
+        way_out
+            End of the sentence.
+
+        Raises
+        ------
+        UserError
+            If the file does not say how it was simulated, or its phases lie on another grid.
+        """
+        try:
+            found = json.loads(provenance["parameters"])
+            particles, box_size = int(found["particles"]), float(found["box_size"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path}: does not say how its slices were simulated, as files of `cosmogan simulate` do, so that "
+                f"starts of the same phases cannot be made; {way_out}"
+            ) from None
+        wanted = self.parameters
+        if particles != wanted.particles or not math.isclose(box_size, wanted.box_size, rel_tol=_MARGIN):
+            raise UserError(
+                f"{path}: was simulated with {particles}^3 particles in {box_size:g} Mpc/h; starts of the same phases "
+                f"have {wanted.particles}^3 in {wanted.box_size:g} Mpc/h (start_particles of the generator); {way_out}"
+            )
 
     def counts(self, seed: int) -> Tensor:
         """Return the particles of a box in slabs, shape ``(3, n_slabs, n_pixels, n_pixels)``, int16.
@@ -172,6 +205,8 @@ class MockBoxes:
         Maker of the boxes.
     per_box
         Slices taken of each; all by default. Fewer are spread over the box, so that they resemble each other less.
+    seeds
+        Seeds of the boxes, for mocks of the phases of simulations; by default they follow from the seed of the run.
 
     Raises
     ------
@@ -179,8 +214,8 @@ class MockBoxes:
         If a box has not so many slices.
     """
 
-    def __init__(self, maker: StartMaker, per_box: int | None = None) -> None:
-        self.maker = maker
+    def __init__(self, maker: StartMaker, per_box: int | None = None, seeds: tuple[int, ...] | None = None) -> None:
+        self.maker, self.seeds = maker, seeds
         self.per_box = maker.n_per_box if per_box is None else per_box
         if not 1 <= self.per_box <= maker.n_per_box:
             raise UserError(
@@ -188,8 +223,13 @@ class MockBoxes:
                 f"{self.per_box}"
             )
         self._counts = lru_cache(maxsize=max(2, 2 * torch.get_num_threads()))(
-            lambda seed, box: maker.counts(box_seed(seed, box))
+            lambda seed, box: maker.counts(box_seed(seed, box) if seeds is None else seeds[box])
         )
+
+    @property
+    def n_slices(self) -> int | None:
+        """Slices of all boxes; None where there is no end of them."""
+        return None if self.seeds is None else self.per_box * len(self.seeds)
 
     def places(self, numbers: Sequence[int]) -> np.ndarray:
         """Return box, axis and slab of slices with these numbers, shape ``(n, 3)``."""

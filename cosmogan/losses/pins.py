@@ -19,6 +19,8 @@ _SOFTNESS = 0.05
 _PIXELS_AT_A_TIME = 2**15
 # Smallest variance, in units of the squared mean: rounding may leave less than nothing.
 _LEAST_VARIANCE = 1e-12
+# Marks what slices of the same phases have.
+_PARTNERS = "partners_"
 
 
 class StatisticPins(nn.Module):
@@ -90,7 +92,7 @@ class StatisticPins(nn.Module):
         require_positive("a number of slices", where="model.pins", memory=memory)
         self.memory, self.warmup = memory, warmup
 
-    def prepare(self, density: Tensor, *, transform: AbstractTransform, side: int) -> None:
+    def prepare(self, density: Tensor, *, transform: AbstractTransform, side: int, partners: bool = False) -> None:
         """Measure the training slices.
 
         Parameters
@@ -101,6 +103,8 @@ class StatisticPins(nn.Module):
             The fitted pixel transform.
         side
             Side in pixels of the fields that will be pinned; P(k) is taken over to their wave numbers.
+        partners
+            Whether `forward` will be told slices of the same phases.
 
         Raises
         ------
@@ -140,6 +144,10 @@ class StatisticPins(nn.Module):
             starts[name] = targets[name]
         for name, start in starts.items():
             self.register_buffer(f"running_{name}", start.double().clone())
+        if partners:
+            for name in ("power", "distribution", "mean", "values_power"):
+                if self.weights[name]:
+                    self.register_buffer(f"running_{_PARTNERS}{name}", starts[name].double().clone())
         # Made only where they are used, so that checkpoints of runs without them still fit.
         if self.warmup:
             self.register_buffer("n_slices_seen", torch.zeros((), dtype=torch.int64, device=density.device))
@@ -147,13 +155,18 @@ class StatisticPins(nn.Module):
         self.register_buffer("ring", ring.to(density.device), persistent=False)
         self.register_buffer("shares", shares.to(density.device), persistent=False)
 
-    def forward(self, density: Tensor, values: Tensor) -> Tensor:
+    def forward(self, density: Tensor, values: Tensor, partners: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return the penalty, a scalar, and update the running means.
+
+        With partners mocks are held to the running means of these instead of those of all training slices: what slices
+        of the same phases have more or less than the average, mocks should have too.
 
         Parameters
         ----------
         density, values
             1 + delta and network values of mocks, shape ``(n, side, side)``; as many in every process.
+        partners
+            The same of slices of the same phases; exactly if `prepare` was told that there would be some.
 
         Raises
         ------
@@ -167,6 +180,13 @@ class StatisticPins(nn.Module):
             )
         with full_precision(density.device.type):
             moments = self._moments(_at_least_float32(density), _at_least_float32(values))
+            if partners is not None:
+                with torch.no_grad():
+                    others = self._moments(*map(_at_least_float32, partners))
+                pinned = {
+                    name: value for name, value in others.items() if f"running_{_PARTNERS}{name}" in self._buffers
+                }
+                moments |= {_PARTNERS + name: value for name, value in pinned.items()}
             rise = (self.n_slices_seen / self.warmup).clamp(max=1.0) if self.warmup else 1.0
             deviations = self._deviations(self._update(moments, n_slices=len(density)))
             total = sum((self.weights[name] * terms for name, terms in deviations.items()), density.new_zeros(()))
@@ -238,7 +258,7 @@ class StatisticPins(nn.Module):
     def _deviations(self, running: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean squared log ratio of each pinned statistic."""
         ratios = {
-            name: running[name] / getattr(self, f"target_{name}")
+            name: running[name] / running.get(_PARTNERS + name, getattr(self, f"target_{name}"))
             for name in ("power", "distribution", "mean", "values_power")
             if self.weights[name]
         }

@@ -1,4 +1,4 @@
-"""What generators share that end in a field: its filter and point transform, rounding to particles, the data's smoothing.
+"""What generators that end in a field share: filter, point transform, rounding to particles, smoothing.
 
 Filter and point transform are tables, fitted to the training slices before training or after it (`refit`); the network
 is what comes before them.

@@ -135,7 +135,7 @@ class PatchCritic(AbstractCritic):
         return 1 + (self.mean_count is not None) + self.pairs
 
     def shown(self, density: Tensor, values: Tensor, start: Tensor | None = None) -> Tensor:
-        """Return the network values; beside them the particles that slices were smoothed from, and changes of the start."""
+        """Return the network values; beside them particles before the smoothing, and what differs from the start."""
         planes = [values]
         if self.mean_count is not None:
             counts = self.mean_count * sharpen(density, self.kernel)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ _BLOCK_BYTES = 2**24
 
 
 class ResumableWriter:
-    """Write a slice file of a known number of slices with one realisation; use as a context manager.
+    """Write a slice file of a known number of slices whose labels are known too; use as a context manager.
 
     Whatever ends it early, an exception too, leaves ``<name>.part`` and ``<name>.journal``; the next writer of the
     same job continues after the last slice that is whole (`n_done`).
@@ -47,8 +48,8 @@ class ResumableWriter:
         Metadata of the slices.
     n_slices
         Total number.
-    realisation
-        Label of all slices.
+    realisation, axis, position
+        Labels, one per slice or one for all.
     job
         Everything that decides the content: plain values by name. It becomes part of the provenance.
     provenance
@@ -70,7 +71,9 @@ class ResumableWriter:
         metadata: SliceMetadata,
         *,
         n_slices: int,
-        realisation: int,
+        realisation: int | np.ndarray,
+        axis: int | np.ndarray = AXIS_NOT_APPLICABLE,
+        position: float | np.ndarray = math.nan,
         job: Mapping[str, str | int | float],
         provenance: Mapping[str, Any] | None = None,
         dtype: str | None = None,
@@ -80,7 +83,9 @@ class ResumableWriter:
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".part")
         self.journal = self.path.with_name(self.path.name + ".journal")
-        self.metadata, self.n_slices, self.realisation = metadata, n_slices, realisation
+        self.metadata, self.n_slices = metadata, n_slices
+        labels = {"realisation": realisation, "axis": axis, "position": position}
+        self._labels = {name: np.broadcast_to(values, n_slices) for name, values in labels.items()}
         self.dtype = stored_dtype(metadata, dtype)
         self.n_done = 0
         self._is_appending = False
@@ -223,7 +228,9 @@ class ResumableWriter:
             per_block = max(1, _BLOCK_BYTES // self._slice_bytes)
             for start in range(0, self.n_slices, per_block):
                 block = self._stored(start, min(per_block, self.n_slices - start))
-                writer.append(block, realisation=self.realisation)
+                rows = slice(start, start + len(block))
+                realisation, axis, position = (values[rows] for values in self._labels.values())
+                writer.append(block, realisation=realisation, axis=axis, position=position)
         return packed
 
     def _write_head(self, sums: np.ndarray | None) -> int:
@@ -240,9 +247,8 @@ class ResumableWriter:
                 )
                 # Written in any case: HDF5 gives a place to what is written.
                 file[CHECKSUMS][:] = 0 if sums is None else sums
-                file["realisation"][:] = self.realisation
-                file["axis"][:] = AXIS_NOT_APPLICABLE
-                file["position"][:] = np.nan
+                for name, values in self._labels.items():
+                    file[name][:] = values
                 settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

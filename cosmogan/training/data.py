@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -273,15 +272,18 @@ class SliceDataModule(L.LightningDataModule):
         Raises
         ------
         UserError
-            If starts of the same phases are wanted and the file does not say how its slices were simulated, or they were
-            simulated from another grid of phases.
+            If starts of the same phases are wanted and the file does not say how its slices were simulated, or it was
+            from another grid of phases.
         """
         if self.phases == "random":
             n_boxes = min(len(self.training_realisations), _RANDOM_BOXES)
             counts = make_boxes(maker, [derive_seed(self.seed, 3, box) for box in range(n_boxes)])
             self._starts = self.training_starts = self.validation_starts = BoxStarts(counts)
             return
-        self._require_phases(maker)
+        way_out = "set data.phases to random, and model.critic.pairs to false, to learn from any slices"
+        maker.require_phases(self.path, self._provenance, way_out)
+        if (self._axis >= N_AXES).any():
+            raise UserError(f"{self.path}: holds slices of no axis, which have no start of the same phases; {way_out}")
         realisations = [*self.training_realisations, *self.validation_realisations]
         counts = make_boxes(maker, realisations)
         box = {realisation: number for number, realisation in enumerate(realisations)}
@@ -294,26 +296,6 @@ class SliceDataModule(L.LightningDataModule):
         self._starts, self.training_starts, self.validation_starts = map(
             starts, (self._rows, self._fitted, self._judged)
         )
-
-    def _require_phases(self, maker: StartMaker) -> None:
-        way_out = "set data.phases to random, and model.critic.pairs to false, to learn from any slices"
-        try:
-            found = json.loads(self._provenance["parameters"])
-            particles, box_size = int(found["particles"]), float(found["box_size"])
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{self.path}: does not say how its slices were simulated, as files of `cosmogan simulate` do, so that "
-                f"starts of the same phases cannot be made; {way_out}"
-            ) from None
-        wanted = maker.parameters
-        if particles != wanted.particles or not math.isclose(box_size, wanted.box_size, rel_tol=1e-6):
-            raise UserError(
-                f"{self.path}: was simulated with {particles}^3 particles in {box_size:g} Mpc/h, and starts of the same "
-                f"phases need as many, not {wanted.particles}^3 in {wanted.box_size:g} Mpc/h; set "
-                f"model.generator.start_particles to {particles}, or {way_out}"
-            )
-        if (self._axis >= N_AXES).any():
-            raise UserError(f"{self.path}: holds slices of no axis, which have no start of the same phases; {way_out}")
 
     def _require_batch(self, world_size: int) -> None:
         if self.batch_size * world_size > self.n_training:
@@ -419,13 +401,13 @@ class SliceDataModule(L.LightningDataModule):
             return batch
         if not self.augment:
             return batch
-        seed, place = derive_seed(batch.seed, 1), {"first": batch.first, "total": batch.total}
+        seed, first, total = derive_seed(batch.seed, 1), batch.first, batch.total
         if batch.starts is None or self.phases == "random":
-            return batch._replace(density=augment(batch.density, seed=seed, **place))
+            return batch._replace(density=augment(batch.density, seed=seed, first=first, total=total))
         # Slices and their starts together, and the two sides of a slab at random.
-        planes = augment(torch.cat([batch.density[:, None], batch.starts], 1), seed=seed, **place)
+        planes = augment(torch.cat([batch.density[:, None], batch.starts], 1), seed=seed, first=first, total=total)
         generator = torch.Generator().manual_seed(derive_seed(batch.seed, 2))
-        mirrored = torch.randint(2, (batch.total,), generator=generator)[batch.first : batch.first + len(planes)]
+        mirrored = torch.randint(2, (total,), generator=generator)[first : first + len(planes)]
         starts = planes[:, 1:]
         other = starts[:, [0, 2, 1]]
         starts = torch.where(to_device(mirrored, starts.device)[:, None, None, None] == 1, other, starts)

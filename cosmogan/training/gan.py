@@ -182,8 +182,8 @@ class CosmoGAN(L.LightningModule):
         if (critic.pairs or regression) and not generator.n_start_planes:
             what = "critic.pairs" if critic.pairs else "regression"
             raise UserError(
-                f"model.{what}: {type(generator).__name__} starts from noise, so that no slice belongs to its start; set "
-                f"it to {'false' if critic.pairs else '0'} or take GravityStartGenerator"
+                f"model.{what}: {type(generator).__name__} starts from noise, so that no slice belongs to its start; "
+                f"set it to {'false' if critic.pairs else '0'} or take GravityStartGenerator"
             )
         require_least(0, "", where="model", regression=regression)
         require_least(
@@ -220,6 +220,7 @@ class CosmoGAN(L.LightningModule):
         self._calibrated_at = -1
         self.slice_metadata: dict[str, Any] = {}
         self.training_realisations: list[int] = []
+        self.phases: str | None = None
         self.conditions: list[dict[str, float | str]] = []
         # The resolved configuration as YAML, where there is one; goes into checkpoint and emulator.
         self.recipe = ""
@@ -248,6 +249,7 @@ class CosmoGAN(L.LightningModule):
             raise UserError(f"model.{what}: compares slices with starts of the same phases, and data.phases is random")
         self.slice_metadata = data.metadata.to_dict() | {"quantity": "density", "mean_count": None}
         self.training_realisations = data.training_realisations
+        self.phases = data.phases if self.generator.n_start_planes else None
         self.conditions = data.conditions.to_list() if data.conditions else []
         # A CUDA device fits in a second what takes a core a minute; others may lack the float64 that fits need.
         root = self.trainer.strategy.root_device
@@ -268,7 +270,10 @@ class CosmoGAN(L.LightningModule):
                 self.average.starts = data.training_starts
             if self.pins is not None:
                 self.pins.to(device)
-                self.pins.prepare(training, transform=self.transform, side=self.generator.training_side)
+                partners = self.phases == "same"
+                self.pins.prepare(
+                    training, transform=self.transform, side=self.generator.training_side, partners=partners
+                )
         if self.compile_mode != "none":
             self.generator.compile(mode=self.compile_mode)
             self.critic.compile(mode=self.compile_mode)
@@ -333,7 +338,8 @@ class CosmoGAN(L.LightningModule):
                 generator_loss = self.objective.generator_loss(real_scores, fake_scores)
                 loss = generator_loss
                 if self.pins is not None:
-                    pinned = self.pins(mocks.density, mocks.values)
+                    partners = (batch.density[part], real_values[part]) if self.phases == "same" else None
+                    pinned = self.pins(mocks.density, mocks.values, partners)
                     loss = loss + self._scheduled(self.final_pins) * pinned
                     add("pins", pinned, share)
                 if self.regression:
@@ -373,7 +379,7 @@ class CosmoGAN(L.LightningModule):
         )
 
     def _latents(self, batch: SliceBatch, seed: int) -> Tensor:
-        """Return the latents of this process's slices, on the device: noise drawn with its own seed, behind the start."""
+        """Return the latents of this process's slices: noise of each drawn with its own seed, behind its start."""
         random = torch.Generator(self.device)
         latents = torch.empty(len(batch.density), *self.generator.training_latent_shape, device=self.device)
         n_start = self.generator.n_start_planes
@@ -491,6 +497,7 @@ class CosmoGAN(L.LightningModule):
                     "n_steps": self.n_steps,
                     "realisations": self.training_realisations,
                     "conditions": self.conditions,
+                    **({"phases": self.phases} if self.phases else {}),
                     "objective": type(self.objective).__name__,
                     "n_parameters": count_parameters(self.generator),
                     "recipe": self.recipe,

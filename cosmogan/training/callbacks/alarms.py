@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cosmogan.checks import require_least
-from cosmogan.files import replaced
 from cosmogan.emulator.starts import BoxStarts
+from cosmogan.files import replaced
 from cosmogan.networks.base import full_precision
 from cosmogan.statistics.cross_spectrum import are_alike
 from cosmogan.statistics.two_sample import area_under_curve

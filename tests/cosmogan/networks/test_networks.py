@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 
 from cosmogan.errors import UserError
+from cosmogan.networks import unet
 from cosmogan.networks.base import count_parameters
 from cosmogan.networks.convolution import CircularConvolution, doubled, with_margin
 from cosmogan.networks.dcgan import DCGANCritic, DCGANGenerator
 from cosmogan.networks.patch_critic import PatchCritic
 from cosmogan.networks.smoothing import gaussian_kernel, sharpen, smooth
-from cosmogan.networks import unet
 from cosmogan.networks.spectral_prior.generator import SpectralPriorGenerator
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.power_spectrum import power_spectrum
