@@ -430,7 +430,7 @@ class Emulator:
         UserError
             If a number is out of range, ``out`` does not fit or xarray is missing.
         """
-        numbers = self._within(numbers_of(n, first, indices))
+        numbers = self.within(numbers_of(n, first, indices))
         require_between("seed", seed, 0, LARGEST_SEED)
         require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         shape = (len(numbers), self.metadata.n_pixels, self.metadata.n_pixels)
@@ -452,7 +452,7 @@ class Emulator:
 
     def stream(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[MockBatch]:
         """Iterate over the slices of `sample` in batches with their numbers and metadata, in bounded memory."""
-        numbers = self._within(consecutive(n, first))
+        numbers = self.within(consecutive(n, first))
         blocks = self.blocks(n, seed=seed, first=first, batch_size=batch_size)
 
         def batches() -> Iterator[MockBatch]:
@@ -466,7 +466,7 @@ class Emulator:
 
     def blocks(self, n: int, *, seed: int = 0, first: int = 0, batch_size: int = 64) -> Iterator[np.ndarray]:
         """Iterate over the slices of `sample` as plain arrays, those of a block at a time."""
-        numbers = self._within(consecutive(n, first))
+        numbers = self.within(consecutive(n, first))
         require_between("seed", seed, 0, LARGEST_SEED)
         require_between("batch_size", batch_size, 1, LARGEST_INDEX)
         return (slices.cpu().numpy() for _, slices in self._computed(numbers, seed, batch_size))
@@ -491,8 +491,8 @@ class Emulator:
 
         yield from map_in_order(block, by_block(numbers, self.block_size))
 
-    def _within(self, numbers: Sequence[int]) -> Sequence[int]:
-        """Refuse slices beyond the boxes that there are."""
+    def within(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Return numbers of slices; refuse those beyond the boxes that there are."""
         most = None if self.boxes is None else self.boxes.n_slices
         if most is not None and (largest := max(numbers, default=0)) >= most:
             raise UserError(

@@ -136,6 +136,7 @@ def generate(
         if n is None:
             raise UserError("-n: expected the number of slices")
     require_least(1, n=n)
+    model.within(range(n))
     metadata = _metadata(model.metadata, quantity, mean_count)
     noted = {"command": "cosmogan generate", **model.provenance}
     job: dict[str, str | int | float] = {

@@ -136,6 +136,11 @@ class AbstractFieldGenerator(AbstractGenerator):
     def target_probability(self) -> Tensor:
         """Shares of the pixels below the `target_log_quantiles`, shape ``(n,)``, float64."""
 
+    @property
+    def target_log_power(self) -> Tensor | None:
+        """P(k) of ln(1 + delta + .05) of the training slices, in `bins`, where a refit is to fit it too."""
+        return None
+
     @abstractmethod
     def corrected(self, latent: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Return the field of the network, not filtered, shape ``(n, side, side)``."""

@@ -18,8 +18,9 @@ from torch.nn import functional
 from cosmogan.checks import require_least
 from cosmogan.errors import UserError
 from cosmogan.networks.base import full_precision
-from cosmogan.networks.field import BATCH, AbstractFieldGenerator
+from cosmogan.networks.field import BATCH, AbstractFieldGenerator, mean_power
 from cosmogan.networks.particles import whole_counts
+from cosmogan.networks.refit import log_density
 from cosmogan.networks.smoothing import smooth
 from cosmogan.networks.unet import UNet
 from cosmogan.slices import SliceMetadata
@@ -35,10 +36,10 @@ _LARGEST, _N_KNOTS, _N_REFITTED = 13.0, 261, 27
 _REACH, _N_QUANTILES = 4.75, 191
 # Of the step that keeps numbers of particles positive, in 1 / ln(1 + n).
 _STEEPNESS = 10.0
-# Of the mean density, where the network sees the logarithm of the smoothed start.
-_OFFSET = 0.05
 # Pixels of the slices in which whole numbers of particles are looked for.
 _LOOKED_AT = 128
+# Relative deviation of what is equal.
+_ROUNDING = 1e-3
 # Points of the table of linear P(k).
 N_LINEAR = 1000
 
@@ -95,6 +96,7 @@ class GravityStartGenerator(AbstractFieldGenerator):
     start_scale: Tensor
     linear_wavenumber: Tensor
     linear_power: Tensor
+    log_power: Tensor
     count_places: Tensor
     count_table: Tensor
     normal: Tensor
@@ -130,6 +132,8 @@ class GravityStartGenerator(AbstractFieldGenerator):
         # Point transform: ln(1 + n) -> ln(1 + n); the identity until `refit`.
         self.register_buffer("count_places", torch.linspace(-1.0, _LARGEST, _N_KNOTS))
         self.register_buffer("count_table", self.count_places.clone())
+        # P(k) of ln(1 + delta + .05) of the training slices.
+        self.register_buffer("log_power", torch.ones_like(self.target_power))
         # Particles of the data per particle of the start; set by `prepare`.
         self.register_buffer("start_scale", torch.ones(()))
         # Linear P(k) at redshift 0, (Mpc/h)^3 of h/Mpc; set by `cosmogan.emulator.starts`.
@@ -153,6 +157,11 @@ class GravityStartGenerator(AbstractFieldGenerator):
     def point_places(self) -> Tensor:
         """ln(1 + n) of the network."""
         return self.count_places
+
+    @property
+    def target_log_power(self) -> Tensor:
+        """P(k) of ln(1 + delta + .05) of the training slices."""
+        return self.log_power
 
     @property
     def refit_knots(self) -> Tensor:
@@ -197,7 +206,7 @@ class GravityStartGenerator(AbstractFieldGenerator):
         with full_precision(latent.device.type):
             numbers = self._numbers(latent[:, :N_SLABS_SEEN].float())
             logarithms = torch.log1p(numbers)
-            smoothed = torch.log(smooth(numbers[:, 0] / self._mean_count, self.kernel) + _OFFSET)
+            smoothed = log_density(smooth(numbers[:, 0] / self._mean_count, self.kernel))
             noise = latent[:, N_SLABS_SEEN].float()
             planes = torch.cat([logarithms, smoothed[:, None], noise[:, None]], 1)
         # The body may be in bfloat16; start and correction are added in float32.
@@ -228,8 +237,25 @@ class GravityStartGenerator(AbstractFieldGenerator):
         way_out = "set model.generator.mean_count to the particles per pixel, or take SpectralPriorGenerator"
         whole_counts(density[:_LOOKED_AT], self.kernel, mean_count=self._mean_count, way_out=way_out)
         self.take_targets(density)
+        logarithms = torch.cat([log_density(block) for block in density.split(128)])
+        self.log_power.copy_(mean_power(logarithms, self.bins(density.device)))
         n_slabs = round(metadata.box_size / metadata.thickness)
         self.start_scale.fill_(self._mean_count * self.n_pixels**2 * n_slabs / self.start_particles**3)
+
+    def require_whole(self) -> None:
+        """Refuse a `mean_count` other than that of starts with the particles of the slices' simulations.
+
+        Raises
+        ------
+        UserError
+            If a particle of the start is not one of the slices.
+        """
+        scale = float(self.start_scale)
+        if abs(scale - 1) > _ROUNDING:
+            raise UserError(
+                f"model.generator.mean_count: the slices were simulated with {self._mean_count / scale:g} particles "
+                f"per pixel, found {self._mean_count:g}"
+            )
 
     def drawn(self, n_maps: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Iterate over batches of latents and conditions; starts in a random order, all before one comes again.

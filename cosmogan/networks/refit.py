@@ -33,6 +33,8 @@ _DIFFERENCE, _EXPECTED = 0.05, 0.3
 _BINS_PER_DECADE, _LOWEST_SHARE, _HIGHEST_SHARE = 20, 2e-5, 1e-5
 # Pixels that a bin should hold in all mocks to count, and a share of them below which it is as good as empty.
 _LEAST_PIXELS, _EMPTY = 100, 0.1
+# In units of the mean density; keeps the logarithm of empty pixels finite.
+_LOG_OFFSET = 0.05
 # Relative errors that count as one, added in squares to the scatter of the mocks. With 1% for P(k) waves of 1 to 2% are
 # left at 350 Mpc/h.
 _PIXEL_TOLERANCE, _POWER_TOLERANCE = 0.01, 0.002
@@ -154,7 +156,13 @@ class Refit:
             mocks = generator.to_density(field, rounding)
             pixels = self._counts(mocks)[self.held] / (mocks.numel() * self.shares[self.held])
             power = power_spectrum(mocks - 1, generator.n_pixels, bins=self.bins).mean(0, dtype=torch.float64)
-            measured.append(torch.cat([pixels, (power / generator.target_power)[self.fitted]]))
+            parts = [pixels, (power / generator.target_power)[self.fitted]]
+            if generator.target_log_power is not None:
+                power = power_spectrum(log_density(mocks), generator.n_pixels, bins=self.bins).mean(
+                    0, dtype=torch.float64
+                )
+                parts.append((power / generator.target_log_power)[self.fitted])
+            measured.append(torch.cat(parts))
         blocks = torch.stack(measured).cpu().numpy()
         mean = np.maximum(blocks.mean(0), _EMPTY)
         return np.log(mean), blocks.std(0) / mean / math.sqrt(len(blocks))
@@ -163,6 +171,11 @@ class Refit:
         """Return the number of pixels in the bins of ln(1 + delta)."""
         place = torch.bucketize(torch.log(mocks.flatten().clamp_min(1e-6)), self.edges.float())
         return torch.bincount(place, minlength=len(self.edges) + 1)[1:-1].double()
+
+
+def log_density(density: Tensor) -> Tensor:
+    """Return ln(1 + delta + .05), in which voids count as much as peaks."""
+    return torch.log(density + _LOG_OFFSET)
 
 
 def _hats(places: Tensor, knots: Tensor) -> Tensor:

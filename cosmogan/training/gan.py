@@ -265,6 +265,8 @@ class CosmoGAN(L.LightningModule):
                 maker = StartMaker(self.generator, data.metadata)
                 maker.tabulate()
                 data.make_starts(maker)
+                if data.phases == "same":
+                    self.generator.require_whole()
             self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
             if isinstance(self.average, GravityStartGenerator):
                 self.average.starts = data.training_starts
@@ -398,7 +400,7 @@ class CosmoGAN(L.LightningModule):
         with full_precision(self.device.type):
             return self.transform(self.generator.start_density(starts))
 
-    def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int, beside: Tensor | None) -> Mocks:
+    def _mocks(self, latent: Tensor, batch: SliceBatch, part: slice, seed: int, beside: Tensor | None = None) -> Mocks:
         """Return the mocks of one part of a batch."""
         made = self.generator(latent, None if batch.conditions is None else batch.conditions[part])
         with full_precision(self.device.type):
