@@ -21,7 +21,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 # A score depends on two files only: validation cannot know which of them is real.
 MODEL = {"transforms", "networks", "losses", "training", "emulator", "baselines"}
 # What starts from a simulation makes it with the same code as `cosmogan simulate`.
-WITH_SIMULATION = {"training", "emulator"}
+WITH_SIMULATION = {"training", "emulator", "baselines"}
 PHYSICS = ("data_tools.simulation", "data_tools.slicing")
 BELOW_DATA_TOOLS = LEVELS[0] | LEVELS[1] | LEVELS[2]
 # The modules that compute with torch, of the parts that otherwise start without it.

@@ -22,9 +22,11 @@ from cosmogan.baselines.field import (
 )
 from cosmogan.baselines.fit import fit_copula, fit_lognormal
 from cosmogan.baselines.training import Training, measure_training, symmetric_plane
+from cosmogan.cli import main
 from cosmogan.errors import UserError
 from cosmogan.slices import SliceMetadata, SliceReader, SliceSet, check_slices, write_example, write_slices
 from cosmogan.slices.smoothing import smooth
+from data_tools.simulation.simulate import simulate
 
 SIDE = 32
 METADATA = SliceMetadata(box_size=70.0, n_pixels=SIDE, thickness=1.1)
@@ -292,3 +294,51 @@ def test_unusable_training_is_refused(tmp_path: Path):
     refused("exists already")
     assert Path(out).read_bytes() == b"precious"
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("simulated") / "slices.h5"
+    simulate(
+        box_size="70 Mpc/h",
+        particles=16,
+        seeds="1:3",
+        steps=6,
+        slice_pixels=16,
+        smoothing=1.0,
+        out=str(path),
+        device="cpu",
+    )
+    return path
+
+
+def test_cola_is_a_coarse_simulation_with_power_and_pixels_of_the_slices(simulated: Path, tmp_path: Path):
+    out = tmp_path / "cola.h5"
+    words = ["baseline", str(simulated), "--method", "cola", "--steps", "2", "-n", "96", "--out", str(out)]
+    assert main(words) == 0
+    with SliceReader(out) as mocks, SliceReader(simulated) as reader:
+        assert mocks.realisation.tolist() == [0] * 48 + [1] * 48
+        assert mocks.provenance["start"] == "COLA, 16^3 particles, mesh 16^3, 2 steps"
+        made, truth = mocks.density(0, 96), reader.density(0, 144)
+    assert made.mean() == pytest.approx(1, abs=0.02)
+    # Two boxes of 70 Mpc/h against three others.
+    assert made.var() == pytest.approx(truth.var(), rel=0.4)
+    assert np.log(made + 0.05).var() == pytest.approx(np.log(truth + 0.05).var(), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "copula", "--steps", "3"], "steps, particles: are those of the simulations of cola"),
+        (["--method", "cola", "--steps", "0"], "steps: expected at least 1"),
+        (["--method", "cola", "--particles", "24"], "no multiples of 1 /"),
+        (["--method", "coma"], "expected lognormal, copula or cola, found 'coma'"),
+    ],
+)
+def test_cola_says_what_it_cannot_do(
+    words: list[str], sentence: str, simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "cola.h5"
+    assert main(["baseline", str(simulated), *words, "-n", "8", "--out", str(out)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not out.exists()
