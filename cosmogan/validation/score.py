@@ -36,6 +36,25 @@ class Score:
     units: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How well a classifier tells mocks from simulations by a part of what there is to see.
+
+    Parameters
+    ----------
+    what
+        Part that it saw.
+    auc
+        Probability that a random mock scores higher than a random simulated slice; 0.5 for chance.
+    p
+        Share of the ways to exchange the labels of whole boxes with an AUC at least as large.
+    """
+
+    what: str
+    auc: float
+    p: float
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SampleComparison:
     """A test of two sets of slices as sets: copies, variety, or a network that tries to tell them apart.
@@ -59,6 +78,8 @@ class SampleComparison:
     p_value, n_orders
         Probability of so large a score where mocks and simulation are alike, and the number of ways to give out the
         labels of the boxes that it was counted over; None where no such test was made.
+    rows
+        The same by parts of what there is to see.
     """
 
     name: str
@@ -70,3 +91,4 @@ class SampleComparison:
     notes: tuple[str, ...] = ()
     p_value: float | None = None
     n_orders: int | None = None
+    rows: tuple[Row, ...] = ()

@@ -17,6 +17,7 @@ from cosmogan.validation.report.page_tables import (
     details_table,
     files_table,
     paper_table,
+    rows_table,
     scores_table,
     short_name,
 )
@@ -25,6 +26,11 @@ from cosmogan.validation.sets.correlation import CorrelationComparison
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import judge_all, worst_outcome
 from cosmogan.validation.wording import box_title, judged_range, number
+
+_WHERE = (
+    "Where the difference lies: each row is a test of its own, so that one of ten has p of 0.1 or less by chance; "
+    "learnt from the boxes that the networks learned from, asked about the others"
+)
 
 
 def render_page(
@@ -127,7 +133,12 @@ def _sample(group: Sequence[Comparison], name: str, drawn: Mapping[str, Drawing]
     held = [(c, sample) for c in group for sample in c.samples if sample.name == name]
     first = held[0][1]
     notes = [(f"{c.name}: " if len(group) > 1 else "") + note for c, sample in held for note in sample.notes]
-    return {"title": first.title, "figure": _figure(drawn[name], first.explanation), "notes": notes}
+    tables = [
+        (_WHERE if len(group) == 1 else f"{c.name}: {_WHERE[0].lower()}{_WHERE[1:]}", rows_table(sample))
+        for c, sample in held
+        if sample.rows
+    ]
+    return {"title": first.title, "figure": _figure(drawn[name], first.explanation), "notes": notes, "tables": tables}
 
 
 def _figure(drawing: Drawing, caption: str) -> tuple[str, str]:

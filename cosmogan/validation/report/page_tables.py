@@ -11,6 +11,7 @@ from cosmogan.units import format_length
 from cosmogan.validation.closeness import Closeness, closeness
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.report.paper import paper_rows
+from cosmogan.validation.score import SampleComparison
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import Verdict, judge_all, mean_excess
 from cosmogan.validation.wording import box_title, in_units, number, percent, thirds_text
@@ -171,6 +172,19 @@ def closeness_table(comparison: Comparison) -> Table:
 def _closeness_cells(one: Closeness) -> list[str]:
     itself = f"{percent(one.floor_median)}, {percent(one.floor_maximum)}"
     return [str(one.n_bins), percent(one.median), percent(one.maximum), itself]
+
+
+def rows_table(sample: SampleComparison) -> Table:
+    """Return by which part of what there is to see mocks are told from simulations.
+
+    Parameters
+    ----------
+    sample
+        Comparison with rows.
+    """
+    head = _head(Cell("A logistic classifier that sees", "text"), "AUC", "p")
+    rows = [Row([Cell(row.what, "text"), Cell(f"{row.auc:.3f}"), Cell(f"{row.p:.2g}")]) for row in sample.rows]
+    return Table([head], rows)
 
 
 def paper_table(group: Sequence[Comparison]) -> Table:

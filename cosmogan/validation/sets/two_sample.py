@@ -20,6 +20,7 @@ from cosmogan.statistics.two_sample import (
     train_classifier,
 )
 from cosmogan.validation.score import SampleComparison, Score
+from cosmogan.validation.sets.where import Halves, locate
 
 NAME, TITLE = "two_sample", "Two-sample test by a network"
 QUANTITY = "mean rank of the networks' scores, high for mocks"
@@ -137,6 +138,20 @@ def compare_two_sample(
         f"{exchanged.n_orders:,} ways to call that many boxes mocks, a share of p = {exchanged.p:.3g} has so large an "
         "AUC."
     )
+    rows = locate(
+        Halves(
+            (training.density, reference_training.density),
+            (test.density, reference_test.density),
+            (boxes, reference_test.groups),
+        ),
+        reference.metadata,
+        seed=seed,
+    )
+    most = max(rows[1:], key=lambda row: row.auc)
+    explanation += (
+        f" A logistic classifier of {rows[0].what}, learnt from the same slices: {rows[0].auc:.3f}, "
+        f"p = {rows[0].p:.3g}; by parts most by {most.what}: {most.auc:.3f}, p = {most.p:.3g}."
+    )
     if exchanged.n_drawn < exchanged.n_orders:
         explanation += f" ({exchanged.n_drawn:,} of them were tried.)"
     if alone:
@@ -185,6 +200,7 @@ def compare_two_sample(
         distributions={"mocks": scores, "simulation": reference_scores},
         p_value=exchanged.p,
         n_orders=exchanged.n_orders,
+        rows=rows,
         explanation=explanation,
         notes=tuple(notes),
     )
