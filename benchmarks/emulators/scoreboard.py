@@ -72,7 +72,11 @@ def box(metadata: SliceMetadata) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help="boxMPC-PIXELS, such as box500-64; only writes the page if not given")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="boxMPC-PIXELS, such as box500-64, or gravityMPC-PIXELS; only writes the page if not given",
+    )
     parser.add_argument("--training", type=Path, help="slice file that emulators and baselines were learnt from")
     parser.add_argument(
         "--test", type=Path, help="slice file of realisations that neither trained nor chose a checkpoint"
@@ -232,10 +236,12 @@ def make(name: str, kind: str, source: Path, arguments: argparse.Namespace, fold
 def sampling_seconds(emulator: Emulator) -> float:
     """Return the processor time that an emulator takes for a slice."""
     found = []
+    # Slices of boxes cost what their box does.
+    n = TIMED_SLICES if emulator.boxes is None else emulator.boxes.per_box
     for seed in range(TIMINGS):
         start = time.process_time()
-        emulator.sample(TIMED_SLICES, seed=seed)
-        found.append((time.process_time() - start) / TIMED_SLICES)
+        emulator.sample(n, seed=seed)
+        found.append((time.process_time() - start) / n)
     return min(found)
 
 
@@ -314,6 +320,13 @@ def rows(comparison: Comparison) -> dict[str, dict[str, Any]]:
             "units": one.units,
             "test": {"value": one.value, "floor": one.floor, "outcome": judge_score(one, asked).outcome},
         }
+    for sample in comparison.samples:
+        if sample.p_value is not None:
+            held = found[sample.scores[0].name]["test"]
+            held |= {"p": sample.p_value, "n_orders": sample.n_orders}
+            if sample.rows:
+                held |= {"summary_auc": sample.rows[0].auc, "summary_p": sample.rows[0].p}
+                held["where"] = [[row.what, row.auc, row.p] for row in sample.rows[1:]]
     return found
 
 
@@ -369,9 +382,9 @@ def require_learnt(path: Path, training: dict[str, Any], test: dict[str, Any], *
 
 def require_name(name: str, metadata: SliceMetadata) -> None:
     side = metadata.box_size / (metadata.cosmology.h or math.nan)
-    expected = f"box{side:.0f}-{metadata.n_pixels}"
-    if name != expected:
-        raise UserError(f"{name}: the training slices are those of {expected}")
+    size = f"{side:.0f}-{metadata.n_pixels}"
+    if name not in (f"box{size}", f"gravity{size}"):
+        raise UserError(f"{name}: the training slices are those of box{size} or gravity{size}")
 
 
 def machine() -> str:

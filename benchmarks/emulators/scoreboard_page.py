@@ -141,6 +141,9 @@ TEST = (
         bars=(0.15, 0.20),
         full_size=(0.10, 0.15),
     ),
+    Line("two_sample", "test", "p", "p-value of that AUC, whole boxes exchanged", _plain),
+    Line("two_sample", "test", "summary_auc", "AUC of a logistic classifier of summary statistics", _plain),
+    Line("two_sample", "test", "summary_p", "p-value of that AUC", _plain),
 )
 MEMORISATION = "memorisation"
 # Neither in the tables of bars nor a number of its own.
@@ -167,6 +170,8 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         "one, although they vary together.\n"
         "- Bins: P(k), rings of width k_F from k_F to 0.9 of Nyquist; histogram, ten per decade from the 0.01th to the "
         "99.99th percentile; peaks, five per decade, those with 500 peaks.\n"
+        "- AUC with a p-value below it is that of `cosmogan validate --two-sample` since December 2026: three "
+        "networks, up to 1,500 steps each. AUC without one was measured before, after 300 steps, and moves by 0.07 by chance.\n"
         "- *lognormal* and *copula* are `cosmogan baseline` fitted to the same training slices: what an emulator has "
         "to beat, save in what they have by construction.\n",
     ]

@@ -59,9 +59,10 @@ LIMITS = (
     "One box, cosmology, redshift, slice thickness and smoothing: those above. Nothing is interpolated.",
     "As good as its simulations: approximate N-body runs (COLA) by `cosmogan simulate`; how they differ from L-PICOLA "
     "stands in benchmarks/accuracy/simulation.",
-    "Each slice is on its own: no two of them are neighbours in a box, and there are no light cones, galaxies or "
-    "velocities.",
+    "There are no light cones, galaxies or velocities.",
 )
+ALONE = "Each slice is on its own: no two of them are neighbours in a box."
+TOGETHER = "Slices of one box are cuts of one volume: neighbours resemble each other, and all share its longest waves."
 
 
 def main() -> None:
@@ -144,7 +145,7 @@ def shipped(
         mocks=f"{held['n_slices']:,} mocks, scored {record['date'][:10]}",
         scores=[score(line, record, candidate, box) for line in (*TRAINING, *TEST)],
         memorisation=memorisation(held["rows"]),
-        limits=[*limits, *LIMITS, *notes],
+        limits=[*limits, *LIMITS, ALONE if emulator.boxes is None else TOGETHER, *notes],
         licence=LICENCE,
         check=PowerCheck(**held["check"]),
     )

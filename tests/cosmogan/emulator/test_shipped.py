@@ -70,15 +70,18 @@ def test_weights_are_small_and_whole(name: str) -> None:
 
 @shipped_names
 def test_its_name_says_what_it_makes(name: str) -> None:
-    metadata = Emulator.load(name).metadata
+    emulator = Emulator.load(name)
+    metadata = emulator.metadata
     assert metadata.cosmology.h is not None
-    assert name == f"box{metadata.box_size / metadata.cosmology.h:.0f}-{metadata.n_pixels}"
+    kind = "box" if emulator.boxes is None else "gravity"
+    assert name == f"{kind}{metadata.box_size / metadata.cosmology.h:.0f}-{metadata.n_pixels}"
 
 
 @shipped_names
 def test_slices_are_sensible(name: str) -> None:
     emulator = Emulator.load(name)
-    slices = emulator.sample(64, seed=2**31)
+    # Of boxes a whole one, whose mean density is 1.
+    slices = emulator.sample(64 if emulator.boxes is None else emulator.boxes.per_box, seed=2**31)
     assert np.isfinite(slices).all()
     assert slices.min() >= 0
     # A slice without matter anywhere is none.
@@ -125,6 +128,9 @@ def test_its_recipe_still_runs(name: str, tmp_path: Path, capsys: pytest.Capture
     write_slices(tmp_path / "slices.h5", some)
     words = ["fit", "--config", str(recipe), "--data.path", str(tmp_path / "slices.h5"), "--out", str(tmp_path / "run")]
     words += ["--data.n_validation", "1", "--data.batch_size", "2", "--validation.n_mocks", "2", "--dry-run"]
+    if emulator.boxes is not None:
+        # These slices do not say of which simulations they are.
+        words += ["--data.phases", "random", "--model.critic.init_args.pairs", "false", "--model.regression", "0"]
     assert main(words) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
     side = emulator.metadata.n_pixels
