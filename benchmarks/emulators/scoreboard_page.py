@@ -171,7 +171,8 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         "- Bins: P(k), rings of width k_F from k_F to 0.9 of Nyquist; histogram, ten per decade from the 0.01th to the "
         "99.99th percentile; peaks, five per decade, those with 500 peaks.\n"
         "- AUC with a p-value below it is that of `cosmogan validate --two-sample` since December 2026: three "
-        "networks, up to 1,500 steps each. AUC without one was measured before, after 300 steps, and moves by 0.07 by chance.\n"
+        "networks, up to 1,500 steps each. AUC without one was measured before, after 300 steps, and moves by "
+        "0.07 by chance.\n"
         "- *lognormal* and *copula* are `cosmogan baseline` fitted to the same training slices: what an emulator has "
         "to beat, save in what they have by construction.\n",
     ]

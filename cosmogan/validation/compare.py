@@ -21,7 +21,7 @@ from cosmogan.statistics.measurement import Measurement, measure
 from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import Comparison, InputFile, StatisticComparison
 from cosmogan.validation.means import compare_statistic
-from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_training
+from cosmogan.validation.notes import notes_on_coherence, notes_on_files, notes_on_forecast, notes_on_training
 from cosmogan.validation.score import SampleComparison
 from cosmogan.validation.sets import copies, diversity
 from cosmogan.validation.sets.coherence import compare_coherence
@@ -210,6 +210,7 @@ def _compare(
             coherence = compare_coherence(ours.pairs, theirs.pairs, entry.judged, n_bootstrap=n_bootstrap, seed=seed)
             entry = replace(entry, coherence=coherence)
             notes += notes_on_coherence(entry)
+        notes += notes_on_forecast(entry)
         entries.append(entry)
     against_training = (
         ()

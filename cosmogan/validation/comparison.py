@@ -13,6 +13,7 @@ from cosmogan.statistics.base import AbstractStatistic
 from cosmogan.validation.score import SampleComparison, Score
 from cosmogan.validation.sets.coherence import CoherenceComparison
 from cosmogan.validation.sets.correlation import CorrelationComparison
+from cosmogan.validation.sets.forecast import ForecastComparison
 from cosmogan.validation.summary import Summary
 
 
@@ -94,6 +95,8 @@ class StatisticComparison:
         Correlations, for a statistic whose bins are compared in them too, else None.
     coherence
         Coherence of different slices, beside the power spectrum of two files of at least two slices each, else None.
+    forecast
+        Errors of a fit with either covariance, beside the power spectrum, else None.
     """
 
     statistic: AbstractStatistic
@@ -118,6 +121,7 @@ class StatisticComparison:
     floor_summary: Summary | None
     correlation: CorrelationComparison | None = None
     coherence: CoherenceComparison | None = None
+    forecast: ForecastComparison | None = None
 
     @property
     def scores(self) -> tuple[Score, ...]:

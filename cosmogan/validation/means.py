@@ -9,9 +9,11 @@ import numpy as np
 from cosmogan.slices import SliceMetadata
 from cosmogan.statistics.accumulator import Accumulator
 from cosmogan.statistics.base import AbstractStatistic
+from cosmogan.statistics.power_spectrum import PowerSpectrum
 from cosmogan.validation.comparison import StatisticComparison
 from cosmogan.validation.scatter import scatter_of_mean, small_number_factor
 from cosmogan.validation.sets.correlation import compare_correlations
+from cosmogan.validation.sets.forecast import compare_forecasts
 from cosmogan.validation.summary import rms_summary, split_in_thirds, summarise
 
 
@@ -82,15 +84,27 @@ def compare_statistic(
         stretch=small_number_factor(theirs.n_realisations),
     )
     floor_summary = rms_summary(against_itself) if against_itself else None
-    correlation = None
+    correlation = forecast = None
+    sets, n_modes = (n_first, n_second), statistic.n_modes(metadata)
     if statistic.correlated:
-        sets = (n_first, n_second)
         correlation = compare_correlations(mocks, reference, judged, itself=itself, sets=sets, seed=seed)
+    if isinstance(statistic, PowerSpectrum) and n_modes is not None:
+        forecast = compare_forecasts(
+            mocks,
+            reference,
+            judged,
+            edges=edges,
+            wavenumbers=x,
+            n_modes=n_modes,
+            itself=itself,
+            sets=sets,
+            seed=seed,
+        )
     return StatisticComparison(
         statistic=statistic,
         edges=edges,
         x=x,
-        n_modes=statistic.n_modes(metadata),
+        n_modes=n_modes,
         judged=judged,
         mocks=mock_mean,
         reference=reference_mean,
@@ -108,6 +122,7 @@ def compare_statistic(
         summary=summary,
         floor_summary=floor_summary,
         correlation=correlation,
+        forecast=forecast,
     )
 
 

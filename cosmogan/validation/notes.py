@@ -107,6 +107,17 @@ def notes_on_coherence(entry: StatisticComparison) -> tuple[str, ...]:
     )
 
 
+def notes_on_forecast(entry: StatisticComparison) -> tuple[str, ...]:
+    """Return why the errors of a fit to P(k) cannot be given, if they cannot.
+
+    Parameters
+    ----------
+    entry
+        The comparison of power spectra.
+    """
+    return () if entry.forecast is None or not entry.forecast.note else (entry.forecast.note,)
+
+
 def notes_on_training(training: SliceReader, reference: SliceReader) -> tuple[str, ...]:
     """Return a warning if the reference may hold simulations that the mocks were learnt from.
 

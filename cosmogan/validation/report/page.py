@@ -23,6 +23,7 @@ from cosmogan.validation.report.page_tables import (
 )
 from cosmogan.validation.sets.coherence import CoherenceComparison
 from cosmogan.validation.sets.correlation import CorrelationComparison
+from cosmogan.validation.sets.forecast import PARAMETERS, ForecastComparison
 from cosmogan.validation.thresholds import Thresholds
 from cosmogan.validation.verdict import judge_all, worst_outcome
 from cosmogan.validation.wording import box_title, judged_range, number
@@ -122,7 +123,7 @@ def _statistic(group: Sequence[Comparison], entry: StatisticComparison, drawn: M
     for place, one in enumerate(own):
         if one.correlation is not None:
             drawing = drawn[f"{name}_correlation{f'_{place}' if several else ''}"]
-            figures.append(_figure(drawing, _correlation_caption(one.correlation)))
+            figures.append(_figure(drawing, _correlation_caption(one.correlation) + _forecast_caption(one.forecast)))
     if entry.coherence is not None:
         figures.append(_figure(drawn[f"{name}_coherence"], _coherence_caption(entry.coherence)))
     tables = [bins_table(comparison, one, named=several) for comparison, one in zip(group, own, strict=True)]
@@ -179,6 +180,20 @@ def _correlation_caption(correlation: CorrelationComparison) -> str:
         f"diagonal differ by {beside(correlation.rms_difference, correlation.rms_floor)}, rms. Variance of P between "
         f"slices, median ratio of mocks to simulation − 1: {beside(correlation.variance, correlation.variance_floor)}."
         " Grey: does not vary."
+    )
+
+
+def _forecast_caption(forecast: ForecastComparison | None) -> str:
+    if forecast is None or forecast.note:
+        return "" if forecast is None else f" {forecast.note}"
+    found = (
+        f"{number(ratio, figures=3)}{'' if np.isnan(error) else f' ± {error:.2g}'} for the {name}"
+        for name, ratio, error in zip(PARAMETERS, forecast.ratio, forecast.error, strict=True)
+    )
+    return (
+        f" An amplitude and a slope of P fitted together from {forecast.k_low:.3g} to {forecast.k_high:.3g} h/Mpc, "
+        f"about {forecast.pivot:.2g} h/Mpc, with these covariances in {forecast.n_bins} bins: error with that of the "
+        f"mocks over error with that of the simulation, {', '.join(found)} (Fisher matrices, same mean P)."
     )
 
 

@@ -128,6 +128,7 @@ def _statistic_record(comparison: Comparison, entry: StatisticComparison) -> dic
         "floor_summary": _summary_record(entry.floor_summary),
         "correlation": None if entry.correlation is None else _correlation_record(entry.correlation),
         "coherence": None if entry.coherence is None else asdict(entry.coherence),
+        "forecast": None if entry.forecast is None else asdict(entry.forecast),
     }
 
 

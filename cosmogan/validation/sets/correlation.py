@@ -94,9 +94,6 @@ def compare_correlations(
     n_first, n_second = (n // 2, n - n // 2) if sets is None else sets
     covariances = itself.disjoint_covariances(n_first, n_second, seed=seed)
     numbers = [_differences(a, b, itself.mean(), judged) for a, b in covariances]
-    # Slices of a generator are counted as if so many made a realisation: they scatter less than that.
-    n_mocks = max(mocks.n_realisations, mocks.n_slices * n / itself.n_slices if mocks.n_realisations == 1 else 1)
-    noise = math.hypot(n_mocks**-0.5, reference.n_realisations**-0.5)
     rms_floor, variance_floor = np.sqrt(np.mean(np.square(numbers), axis=0)) if numbers else (math.nan, math.nan)
     rms_difference, variance = _differences(ours, theirs, reference.mean(), judged)
     return CorrelationComparison(
@@ -106,8 +103,24 @@ def compare_correlations(
         rms_floor=float(rms_floor),
         variance=variance,
         variance_floor=float(variance_floor),
-        noise_over_floor=noise / math.hypot(n_first**-0.5, n_second**-0.5) if numbers else math.nan,
+        noise_over_floor=noise_over_floor(mocks, reference, itself, (n_first, n_second)) if numbers else math.nan,
     )
+
+
+def noise_over_floor(mocks: Accumulator, reference: Accumulator, itself: Accumulator, sets: tuple[int, int]) -> float:
+    """Return how far mocks and reference scatter about each other, over how far the sets of the floor do.
+
+    Parameters
+    ----------
+    mocks, reference, itself
+        Sums over the slices of the two files, and of the simulations that give the floor.
+    sets
+        Realisations in the two sets of the floor.
+    """
+    # Slices of a generator are counted as if so many made a realisation: they scatter less than that.
+    alone = mocks.n_slices * itself.n_realisations / itself.n_slices if mocks.n_realisations == 1 else 1
+    noise = math.hypot(max(mocks.n_realisations, alone) ** -0.5, reference.n_realisations**-0.5)
+    return noise / math.hypot(sets[0] ** -0.5, sets[1] ** -0.5)
 
 
 def _differences(
