@@ -120,8 +120,8 @@ def compare_two_sample(
     ranks = np.mean([rankdata(np.concatenate(pair)) for pair in zip(ours, theirs, strict=True)], axis=0)
     scores, reference_scores = np.split(ranks / len(ranks), [len(test)])
     estimate = estimate_auc(scores, reference_scores, mock_groups=test.groups, simulation_groups=reference_test.groups)
-    alone = test.n_groups == len(test)
-    boxes = np.arange(len(test)) * reference_test.n_groups // len(test) if alone else test.groups
+    halves = _halves(training, test, reference_training, reference_test)
+    boxes, alone = halves.boxes[0], test.n_groups == len(test)
     exchanged = exchange_test(
         scores, reference_scores, mock_groups=boxes, simulation_groups=reference_test.groups, seed=seed
     )
@@ -138,15 +138,7 @@ def compare_two_sample(
         f"{exchanged.n_orders:,} ways to call that many boxes mocks, a share of p = {exchanged.p:.3g} has so large an "
         "AUC."
     )
-    rows = locate(
-        Halves(
-            (training.density, reference_training.density),
-            (test.density, reference_test.density),
-            (boxes, reference_test.groups),
-        ),
-        reference.metadata,
-        seed=seed,
-    )
+    rows = locate(halves, reference.metadata, seed=seed)
     most = max(rows[1:], key=lambda row: row.auc)
     explanation += (
         f" A logistic classifier of {rows[0].what}, learnt from the same slices: {rows[0].auc:.3f}, "
@@ -203,6 +195,22 @@ def compare_two_sample(
         rows=rows,
         explanation=explanation,
         notes=tuple(notes),
+    )
+
+
+def draw_halves(mocks: SliceReader, reference: SliceReader, *, seed: int = 0) -> Halves:
+    """Read the slices that a two-sample test learns from and asks about, as `compare_two_sample` does."""
+    return _halves(*_draw(mocks, seed, independent=True), *_draw(reference, seed, independent=False))
+
+
+def _halves(training: _Slices, test: _Slices, reference_training: _Slices, reference_test: _Slices) -> Halves:
+    # Independent slices are put into as many groups as there are boxes to ask about.
+    alone = test.n_groups == len(test)
+    boxes = np.arange(len(test)) * reference_test.n_groups // len(test) if alone else test.groups
+    return Halves(
+        (training.density, reference_training.density),
+        (test.density, reference_test.density),
+        (boxes, reference_test.groups),
     )
 
 
