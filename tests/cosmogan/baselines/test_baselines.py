@@ -286,7 +286,7 @@ def test_unusable_training_is_refused(tmp_path: Path):
     write(path, slices, replace(METADATA, periodic=False))
     refused("need slices that are periodic")
     write(path, slices)
-    refused("expected lognormal or copula", method="gaussian")
+    refused("expected lognormal, copula or cola", method="gaussian")
     refused("n: expected at least 1", n=0)
     refused("seed: expected 0 to", seed=2**31)
     refused("is the training file", out=str(path), overwrite=True)
