@@ -22,6 +22,7 @@ from cosmogan.statistics.cross_spectrum import cross_power_spectrum
 from cosmogan.statistics.power_spectrum import PowerSpectrum, power_spectrum
 from cosmogan.statistics.summary_vector import LOG_OFFSET
 from cosmogan.units import format_length
+from cosmogan.validation.report.figures import mark_short_range
 
 # Slabs shown, far from each other; slices that r(k) is measured on.
 SHOWN, N_MEASURED = (20, 84, 148), 384
@@ -62,6 +63,7 @@ def main() -> None:
         for name, shown, color in (("start", starts, "#888888"), ("mock", mocks, "#d55e00")):
             axes.plot(k, coherence(shown, truth, metadata.box_size), color=color, label=name)
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="k, h/Mpc", title="r of ln(1 + δ + .05)\nwith the simulation")
+        mark_short_range(axes.xaxis)
         axes.axvline(metadata.nyquist / 2, color="#bbbbbb", linewidth=0.8)
         axes.legend(frameon=False, loc="lower left")
         length = format_length(metadata.box_size, metadata.cosmology.h)

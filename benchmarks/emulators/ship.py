@@ -159,7 +159,8 @@ def data(held: dict[str, Any], emulator: Emulator) -> JudgedFile:
         realisations=held["realisations"],
         not_learnt=sorted(set(held["realisations"]) - learnt) if learnt & set(held["realisations"]) else [],
         sha256=held["sha256"],
-        learnt=held.get("learnt"),
+        # The scoreboard's are those of all candidates.
+        learnt=sorted(learnt) if "learnt" in held and not learnt <= set(held["realisations"]) else None,
     )
 
 
